@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package api holds what the appliance and its clients say to each other over
+// HTTP: paths, request and response types, and a small client for the
+// controller and the command line. It knows nothing of how either side works.
+package api
+
+import (
+	"fmt"
+	"time"
+
+	"slate/images"
+)
+
+// Paths of the appliance's HTTP server.
+const (
+	PathScript     = "/boot.ipxe"     // boot script for iPXE; queries: mac, uuid, serial, …
+	PathLoader     = "/loader/"       // + file name of a loader
+	PathController = "/controller/"   // + <digest>.cpio: the controller's part of the initramfs
+	PathBlob       = "/blobs/sha256/" // + digest: a file of the store; never changes
+	PathBoots      = "/api/v1/boots/" // + boot id + "/events": POST Event
+	PathStatus     = "/api/v1/status" // GET Status
+)
+
+// BlobPath is where the appliance serves the blob d.
+func BlobPath(d images.Digest) string { return PathBlob + d.String() }
+
+// ControllerPath is where the appliance serves the controller whose file has the digest d.
+func ControllerPath(d images.Digest) string { return PathController + d.String() + ".cpio" }
+
+// EventsPath is where the events of a boot are posted.
+func EventsPath(boot string) string { return PathBoots + boot + "/events" }
+
+// Step names a station on a machine's way from power on to login, in order.
+type Step string
+
+// The steps of a boot: those before StepEarly are seen by the appliance, the
+// others are reported by the controller, the last by its agent.
+const (
+	StepDHCP      Step = "dhcp"
+	StepLoader    Step = "loader"
+	StepScript    Step = "script"
+	StepKernel    Step = "kernel"
+	StepEarly     Step = "early"
+	StepSelfCheck Step = "self-check"
+	StepHardware  Step = "hardware"
+	StepNetwork   Step = "network"
+	StepServer    Step = "server"
+	StepConfig    Step = "config"
+	StepSystem    Step = "system"
+	StepVersion   Step = "version"
+	StepRoot      Step = "root"
+	StepHandover  Step = "handover"
+	StepLogin     Step = "login"
+)
+
+// State says what became of a step.
+type State string
+
+// The states of a step. A note is a remark that changes nothing.
+const (
+	StateStart  State = "start"
+	StateDone   State = "done"
+	StateFailed State = "failed"
+	StateNote   State = "note"
+)
+
+// Event is one thing that happened during a boot.
+type Event struct {
+	Step  Step   `json:"step"`
+	State State  `json:"state"`
+	Text  string `json:"text,omitempty"`
+	// Uptime is the machine's time since its kernel started, in seconds; 0 for
+	// events that the appliance saw itself.
+	Uptime float64 `json:"uptime,omitempty"`
+	// Time is when the appliance learned of it, by its own clock; set by the appliance.
+	Time time.Time `json:"time,omitzero"`
+}
+
+// Limits on what a machine may post.
+const (
+	MaxEventBytes = 4 << 10
+	MaxEventText  = 1 << 10
+)
+
+// Check reports what is wrong with an event that came from outside.
+func (e Event) Check() error {
+	switch e.State {
+	case StateStart, StateDone, StateFailed, StateNote:
+	default:
+		return fmt.Errorf("event has the unknown state %q", e.State)
+	}
+	if e.Step == "" || len(e.Step) > 32 {
+		return fmt.Errorf("event has no usable step name (%d bytes)", len(e.Step))
+	}
+	if len(e.Text) > MaxEventText {
+		return fmt.Errorf("event text is %d bytes long, over the limit of %d", len(e.Text), MaxEventText)
+	}
+	if e.Uptime < 0 || e.Uptime > 1e9 {
+		return fmt.Errorf("event has an impossible uptime: %v s", e.Uptime)
+	}
+	return nil
+}
+
+// Boot is one start of a node, as far as it got.
+type Boot struct {
+	ID      string    `json:"id"`
+	Started time.Time `json:"started"`
+	Image   string    `json:"image,omitempty"` // version it was sent, e.g. demo/3
+	Events  []Event   `json:"events"`
+}
+
+// Node is one client machine as the appliance knows it.
+type Node struct {
+	Name     string    `json:"name"`
+	MACs     []string  `json:"macs"`
+	UUID     string    `json:"uuid,omitempty"`
+	Serial   string    `json:"serial,omitempty"`
+	Product  string    `json:"product,omitempty"`
+	Firmware string    `json:"firmware,omitempty"`
+	Address  string    `json:"address,omitempty"`
+	Seen     time.Time `json:"seen"`
+	Boots    []Boot    `json:"boots,omitempty"` // newest first
+}
+
+// Status is what the appliance says about itself.
+type Status struct {
+	Version string    `json:"version"`
+	Started time.Time `json:"started"`
+	Address string    `json:"address"`
+	DHCP    string    `json:"dhcp"` // server, proxy or off
+	Images  []string  `json:"images"`
+	Nodes   []Node    `json:"nodes"`
+}

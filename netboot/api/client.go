@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+)
+
+// Client talks to an appliance.
+type Client struct {
+	Base string       // base URL, e.g. http://10.77.0.1:8070
+	HTTP *http.Client // nil: http.DefaultClient
+}
+
+// PostEvent reports an event of the boot with the given id.
+func (c *Client) PostEvent(ctx context.Context, boot string, e Event) error {
+	body, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return c.do(ctx, http.MethodPost, EventsPath(boot), body, nil)
+}
+
+// Status asks the appliance for its status.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	var s Status
+	err := c.do(ctx, http.MethodGet, PathStatus, nil, &s)
+	return s, err
+}
+
+// do sends one request and decodes the JSON answer into out unless that is nil.
+// The error of a refused request carries the appliance's own words.
+func (c *Client) do(ctx context.Context, method, path string, body []byte, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Base, "/")+path, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	client := c.HTTP
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode/100 != 2 {
+		words, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
+		return fmt.Errorf("%s %s: %s: %s", method, req.URL, resp.Status, strings.TrimSpace(string(words)))
+	}
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(out); err != nil {
+		return fmt.Errorf("%s %s: answer: %w", method, req.URL, err)
+	}
+	return nil
+}

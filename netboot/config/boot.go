@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package config
+
+import (
+	"slices"
+	"strings"
+)
+
+// What a node does when it has no system of its own (Boot.Mode).
+const (
+	ModeAsk      = "ask"      // the chooser asks the person at the console
+	ModeDiskless = "diskless" // run diskless without asking
+)
+
+// What the chooser takes when nobody answers (Boot.Choice).
+const (
+	ChoiceDiskless = "diskless"
+	ChoiceShell    = "shell"
+	ChoiceReboot   = "reboot"
+	ChoicePowerOff = "poweroff"
+)
+
+// Boot is system/boot.conf: what a node boots, and how.
+type Boot struct {
+	Image   string   `toml:"image"`   // image reference; empty: the only image that has a stable channel
+	Mode    string   `toml:"mode"`    // ModeAsk or ModeDiskless
+	Choice  string   `toml:"choice"`  // one of the Choice constants
+	Timeout int      `toml:"timeout"` // seconds the chooser waits; 0 waits for ever
+	Cmdline []string `toml:"cmdline"` // words added to the kernel command line
+	Console []string `toml:"console"` // consoles, as the kernel's console= takes them; the last is the main one
+}
+
+func defaultBoot() Boot {
+	return Boot{Mode: ModeAsk, Choice: ChoiceDiskless, Timeout: 10, Cmdline: []string{"quiet", "panic=30"}, Console: []string{"tty0", "ttyS0,115200"}}
+}
+
+func (b *Boot) check(d *Doc) []error {
+	var errs []error
+	oneOf := func(key, value string, allowed ...string) {
+		if !slices.Contains(allowed, value) {
+			errs = append(errs, d.Errorf(key, "%q is not one of %s", value, strings.Join(allowed, ", ")))
+		}
+	}
+	oneOf("mode", b.Mode, ModeAsk, ModeDiskless)
+	oneOf("choice", b.Choice, ChoiceDiskless, ChoiceShell, ChoiceReboot, ChoicePowerOff)
+	if b.Timeout < 0 || b.Timeout > 24*60*60 {
+		errs = append(errs, d.Errorf("timeout", "%d seconds is not between 0 and a day", b.Timeout))
+	}
+	errs = append(errs, checkWords(d, "cmdline", b.Cmdline)...)
+	errs = append(errs, checkWords(d, "console", b.Console)...)
+	return errs
+}
+
+// checkWords refuses what would break the kernel command line or the boot
+// script that carries it.
+func checkWords(d *Doc, key string, words []string) []error {
+	var errs []error
+	for _, w := range words {
+		switch {
+		case w == "" || strings.ContainsFunc(w, func(r rune) bool { return r <= ' ' || r == 0x7f }):
+			errs = append(errs, d.Errorf(key, "%q is not one word: give each parameter its own string", w))
+		case strings.ContainsAny(w, "$|&#"):
+			errs = append(errs, d.Errorf(key, "%q has one of $ | & #, which the boot loader would take for itself", w))
+		case strings.HasPrefix(w, "slate.") || strings.HasPrefix(w, "BOOTIF="):
+			errs = append(errs, d.Errorf(key, "%q is the appliance's to set", w))
+		}
+	}
+	return errs
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package config reads config.d, the directory of small TOML files through
+// which the admin configures nodes: one Go file here for each *.conf, and the
+// merge of site, group and node. It decodes strictly and says for every value
+// where it comes from. It knows nothing of what the values are used for.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Error is something wrong with a configuration file: which file, which line
+// (0 if unknown), which key ("" if none), and what is wrong with it.
+type Error struct {
+	File string
+	Line int
+	Key  string
+	Text string
+	Help string
+}
+
+// Error returns "file:line: key: text".
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString(e.File)
+	if e.Line > 0 {
+		fmt.Fprintf(&b, ":%d", e.Line)
+	}
+	if e.Key != "" {
+		b.WriteString(": " + e.Key)
+	}
+	b.WriteString(": " + e.Text)
+	return b.String()
+}
+
+// Hint says what to do about it.
+func (e *Error) Hint() string { return e.Help }
+
+// Doc is a decoded TOML file that remembers where its keys stand.
+type Doc struct {
+	Name  string         // the file's name, for messages
+	lines map[string]int // key, dotted, to line number
+	keys  []string       // keys that are set, dotted, without the tables they stand in
+}
+
+// Decode decodes data into v, a pointer to a struct. An unknown key and a value
+// of a wrong type are errors; all unknown keys are reported, joined.
+func Decode(name string, data []byte, v any) (*Doc, error) {
+	d := &Doc{Name: name, lines: keyLines(data)}
+	md, err := toml.Decode(string(data), v)
+	if err != nil {
+		return nil, d.decodeError(err)
+	}
+	var errs []error
+	known := slices.Sorted(slices.Values(structKeys(v)))
+	for _, k := range md.Undecoded() {
+		e := d.Errorf(k.String(), "unknown key")
+		e.Help = suggestion(k.String(), known)
+		errs = append(errs, e)
+	}
+	for _, k := range md.Keys() {
+		if t := md.Type(k...); t != "Hash" && t != "ArrayHash" {
+			d.keys = append(d.keys, k.String())
+		}
+	}
+	return d, errors.Join(errs...)
+}
+
+// Errorf makes an error about a key of the document.
+func (d *Doc) Errorf(key, format string, args ...any) *Error {
+	return &Error{File: d.Name, Line: d.lines[key], Key: key, Text: fmt.Sprintf(format, args...)}
+}
+
+// Line is where the key stands, 0 if it does not.
+func (d *Doc) Line(key string) int { return d.lines[key] }
+
+// Keys are the dotted keys that the document sets, in its order.
+func (d *Doc) Keys() []string { return d.keys }
+
+func (d *Doc) decodeError(err error) error {
+	e := &Error{File: d.Name, Text: err.Error()}
+	var pe toml.ParseError
+	if errors.As(err, &pe) {
+		e.Line, e.Text, e.Key = pe.Position.Line, pe.Message, pe.LastKey
+		return e
+	}
+	// Type mismatches come as "toml: incompatible types: …" with the key in quotes.
+	e.Text = strings.TrimPrefix(e.Text, "toml: ")
+	for key, line := range d.lines {
+		if strings.Contains(e.Text, strconv.Quote(key)) {
+			e.Line, e.Key = line, key
+		}
+	}
+	return e
+}
+
+// keyLines maps each dotted key of a TOML text to its line. The decoder checks
+// the grammar; this only has to find keys in what is valid, and a key it misses
+// costs a line number in a message.
+func keyLines(data []byte) map[string]int {
+	lines := map[string]int{}
+	table, closing := "", ""
+	for i, line := range strings.Split(string(data), "\n") {
+		text := strings.TrimSpace(line)
+		if closing != "" { // inside a multi-line string
+			if strings.Contains(text, closing) {
+				closing = ""
+			}
+			continue
+		}
+		switch {
+		case strings.HasPrefix(text, "["):
+			name, _, _ := strings.Cut(strings.Trim(text, "["), "]")
+			table = unquoteKey(name) + "."
+			lines[strings.TrimSuffix(table, ".")] = i + 1
+		case text == "" || text[0] == '#':
+		default:
+			key, value, ok := strings.Cut(text, "=")
+			if !ok {
+				continue
+			}
+			k := table + unquoteKey(key)
+			if _, seen := lines[k]; !seen {
+				lines[k] = i + 1
+			}
+			for _, q := range []string{`"""`, `'''`} {
+				if strings.Count(value, q) == 1 {
+					closing = q
+				}
+			}
+		}
+	}
+	return lines
+}
+
+func unquoteKey(key string) string {
+	parts := strings.Split(key, ".")
+	for i, p := range parts {
+		parts[i] = strings.Trim(strings.TrimSpace(p), `"'`)
+	}
+	return strings.Join(parts, ".")
+}
