@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package boot
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"slate/images"
+	"slate/netboot/api"
+	"slate/netboot/config"
+)
+
+// StableChannel is the channel that is booted where config.d names no image.
+const StableChannel = "stable"
+
+// NoImageError says why there is no image to boot.
+type NoImageError struct {
+	Text string
+	Help string
+}
+
+func (e *NoImageError) Error() string { return e.Text }
+
+// Hint says how to get one.
+func (e *NoImageError) Hint() string { return e.Help }
+
+// ChooseImage decides which image a node boots: the one that config.d names, or
+// the only one with a stable channel. published maps image names to their channels.
+func ChooseImage(configured string, published map[string][]string) (ref images.Ref, reason string, err error) {
+	if configured != "" {
+		ref, err := images.ParseRef(configured)
+		if err != nil {
+			return ref, "", fmt.Errorf("system/boot.conf image: %w", err)
+		}
+		return ref, "named by system/boot.conf", nil
+	}
+	var stable, others []string
+	for name, channels := range published {
+		if slices.Contains(channels, StableChannel) {
+			stable = append(stable, name)
+		} else {
+			others = append(others, name)
+		}
+	}
+	slices.Sort(stable)
+	slices.Sort(others)
+	switch {
+	case len(stable) == 1:
+		return images.Ref{Name: stable[0], Channel: StableChannel}, "the only image with a stable channel", nil
+	case len(stable) > 1:
+		return images.Ref{}, "", &NoImageError{
+			fmt.Sprintf("several images have a stable channel (%s) and config.d names none", strings.Join(stable, ", ")),
+			fmt.Sprintf("set image = %q in config.d/system/boot.conf", stable[0]+"@"+StableChannel)}
+	case len(others) > 0:
+		return images.Ref{}, "", &NoImageError{
+			fmt.Sprintf("no image is published: none of %s has a version in channel %q", strings.Join(others, ", "), StableChannel),
+			fmt.Sprintf("publish one with: slate image publish %s --channel %s", others[0], StableChannel)}
+	}
+	return images.Ref{}, "", &NoImageError{"no image is published: the store is empty",
+		"build one with: slate build debian --name demo --publish stable"}
+}
+
+// Start is all that the kernel of one boot is told.
+type Start struct {
+	Node    string
+	BootID  string
+	Server  Server
+	NFSPort int
+	Version images.Record
+	Config  *config.Node
+	BootIF  string // the interface iPXE uses, as BOOTIF takes it; may be an iPXE setting
+}
+
+// Cmdline returns the kernel command line: the consoles and words of config.d,
+// then what the controller needs to know.
+func (s Start) Cmdline() []string {
+	b := s.Config.Boot
+	var words []string
+	for _, c := range b.Console {
+		words = append(words, "console="+c)
+	}
+	words = append(words, b.Cmdline...)
+	return append(words,
+		"slate.server="+s.Server.URL(""),
+		"slate.node="+s.Node,
+		"slate.boot="+s.BootID,
+		"slate.image="+s.Version.Ref(),
+		"slate.tree="+s.Version.Tree.String(),
+		fmt.Sprintf("slate.nfs=%s:%d:%s", s.Server.Addr, s.NFSPort, s.Version.Export()),
+		"slate.mode="+b.Mode,
+		"slate.choice="+b.Choice,
+		"slate.timeout="+strconv.Itoa(b.Timeout),
+		"slate.overlay="+s.Config.Tmpfs.Limit.Total,
+		"BOOTIF="+s.BootIF,
+	)
+}
+
+// Files returns what the loader fetches: the kernel, then the parts of the
+// initramfs in the order in which the kernel unpacks them.
+func (s Start) Files(controller images.Digest) (kernel string, initrds []File, err error) {
+	v := s.Version
+	if v.Kernel == nil {
+		return "", nil, &NoImageError{v.Ref() + " has no kernel: it cannot be booted", "add a kernel package to the image and build it again"}
+	}
+	initrds = []File{{"controller.cpio", s.Server.URL(api.ControllerPath(controller))}}
+	if v.Modules != nil {
+		initrds = append(initrds, File{"modules.cpio", s.Server.URL(api.BlobPath(v.Modules.Digest))})
+	}
+	return s.Server.URL(api.BlobPath(v.Kernel.Digest)), initrds, nil
+}
+
+// File is something to fetch, and the name it is given.
+type File struct{ Name, URL string }

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package nodes
+
+import (
+	"slices"
+	"time"
+
+	"slate/netboot/api"
+)
+
+// order ranks the steps, so that a step seen for the second time tells a new
+// boot from a repetition within one.
+var order = []api.Step{api.StepDHCP, api.StepLoader, api.StepScript, api.StepKernel, api.StepEarly, api.StepSelfCheck, api.StepHardware,
+	api.StepNetwork, api.StepServer, api.StepConfig, api.StepSystem, api.StepVersion, api.StepRoot, api.StepHandover, api.StepLogin}
+
+// staleBoot is how long a boot that got no further than its loader is waited
+// for: a request after that is a new attempt.
+const staleBoot = 5 * time.Minute
+
+// Firmware records a step that happens before the machine has its boot id: DHCP,
+// or the loader's download. A DHCP request from firmware, or from iPXE in the ROM,
+// opens a new boot unless the machine is just repeating itself.
+func (r *Registry) Firmware(f Facts, e api.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	node := r.seen(f)
+	if node == nil {
+		return
+	}
+	if b := current(node); b == nil || startsNew(*b, e, r.now()) {
+		r.open(node)
+	}
+	r.append(node, &node.Boots[0], e)
+}
+
+// ByAddress records a step of the machine that has the address; an unknown
+// address is ignored.
+func (r *Registry) ByAddress(addr string, e api.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if node := r.byAddr[addr]; node != nil && current(node) != nil {
+		r.append(node, &node.Boots[0], e)
+	}
+}
+
+// Script records that the machine was sent its boot script for an image, and
+// returns the node's name and the id of the boot.
+func (r *Registry) Script(f Facts, image string) (node, boot string, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.seen(f)
+	if n == nil {
+		return "", "", false
+	}
+	e := api.Event{Step: api.StepScript, State: api.StateDone, Text: image}
+	if b := current(n); b == nil || startsNew(*b, e, r.now()) {
+		r.open(n)
+	}
+	n.Boots[0].Image = image
+	r.append(n, &n.Boots[0], e)
+	return n.Name, n.Boots[0].ID, true
+}
+
+// Report records an event that a machine reports for the boot with the id. It
+// returns false if there is no such boot.
+func (r *Registry) Report(boot string, e api.Event) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	node := r.byBoot[boot]
+	if node == nil {
+		return false
+	}
+	i := slices.IndexFunc(node.Boots, func(b api.Boot) bool { return b.ID == boot })
+	r.append(node, &node.Boots[i], e)
+	return true
+}
+
+func current(n *api.Node) *api.Boot {
+	if len(n.Boots) == 0 {
+		return nil
+	}
+	return &n.Boots[0]
+}
+
+// startsNew says whether e cannot belong to the boot b: the machine has been
+// further already, or has been silent for too long.
+func startsNew(b api.Boot, e api.Event, now time.Time) bool {
+	furthest := 0
+	for _, old := range b.Events {
+		furthest = max(furthest, slices.Index(order, old.Step))
+	}
+	last := b.Started
+	if len(b.Events) > 0 {
+		last = b.Events[len(b.Events)-1].Time
+	}
+	if now.Sub(last) > staleBoot {
+		return true
+	}
+	// The loader asks for an address of its own after the firmware has, and a
+	// script may be fetched again by a retry: only what comes after is further.
+	step := slices.Index(order, e.Step)
+	reached := slices.Index(order, api.StepLoader)
+	if e.Step == api.StepScript {
+		reached = slices.Index(order, api.StepScript)
+	}
+	return furthest > max(step, reached)
+}
+
+// open starts a new boot and drops the oldest ones.
+func (r *Registry) open(n *api.Node) {
+	b := api.Boot{ID: newID(), Started: r.now()}
+	n.Boots = slices.Insert(n.Boots, 0, b)
+	for len(n.Boots) > maxBoots {
+		delete(r.byBoot, n.Boots[len(n.Boots)-1].ID)
+		n.Boots = n.Boots[:len(n.Boots)-1]
+	}
+	r.byBoot[b.ID] = n
+}
+
+func (r *Registry) append(n *api.Node, b *api.Boot, e api.Event) {
+	e.Time = r.now()
+	n.Seen = e.Time
+	r.dirty[n.Name] = true
+	if len(b.Events) >= maxEvents {
+		return
+	}
+	if k := len(b.Events); k > 0 {
+		if last := b.Events[k-1]; last.Step == e.Step && last.State == e.State && last.Text == e.Text {
+			return
+		}
+	}
+	b.Events = append(b.Events, e)
+	level := r.log.Info
+	if e.State == api.StateFailed {
+		level = r.log.Warn
+	}
+	level("boot", "node", n.Name, "step", e.Step, "state", e.State, "text", e.Text)
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package netboot is the appliance: it wires the DHCP, TFTP, HTTP and NFS
+// engines to the image store, the nodes and config.d, and owns their life.
+// It knows how they fit together; what each does is its own package's business.
+package netboot
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"slate/netboot/config"
+)
+
+// DHCPMode is how the appliance takes part in giving addresses.
+type DHCPMode string
+
+// The modes: give addresses and boot answers; boot answers only, beside another
+// DHCP server; neither (machines start from a medium that names the appliance).
+const (
+	DHCPServer DHCPMode = "server"
+	DHCPProxy  DHCPMode = "proxy"
+	DHCPOff    DHCPMode = "off"
+)
+
+// Settings are the appliance's own, from slate.toml. Paths are absolute once read.
+type Settings struct {
+	Data    string `toml:"data"`   // images, state and leases
+	ConfigD string `toml:"config"` // the config.d directory
+	Key     string `toml:"key"`    // the site key
+
+	Network NetworkSettings `toml:"network"`
+	DHCP    DHCPSettings    `toml:"dhcp"`
+	HTTP    PortSettings    `toml:"http"`
+	TFTP    PortSettings    `toml:"tftp"`
+	NFS     PortSettings    `toml:"nfs"`
+}
+
+// NetworkSettings say where the nodes are.
+type NetworkSettings struct {
+	Interface string     `toml:"interface"`
+	Address   netip.Addr `toml:"address"` // zero: the interface's first IPv4 address
+}
+
+// DHCPSettings are those of the DHCP server. All but Mode count for DHCPServer only.
+type DHCPSettings struct {
+	Mode    DHCPMode     `toml:"mode"`
+	Range   Range        `toml:"range"`
+	Gateway netip.Addr   `toml:"gateway"` // zero: nodes get no default route
+	DNS     []netip.Addr `toml:"dns"`
+	Domain  string       `toml:"domain"`
+	Lease   Duration     `toml:"lease"`
+}
+
+// PortSettings is the port that a service listens on.
+type PortSettings struct {
+	Port int `toml:"port"`
+}
+
+// Range is a span of addresses, both ends included, written "10.0.0.100-10.0.0.199".
+type Range struct{ First, Last netip.Addr }
+
+// UnmarshalText parses "first-last".
+func (r *Range) UnmarshalText(text []byte) error {
+	first, last, ok := strings.Cut(string(text), "-")
+	if !ok {
+		return fmt.Errorf("%q is not a range: write first-last", text)
+	}
+	var err1, err2 error
+	r.First, err1 = netip.ParseAddr(strings.TrimSpace(first))
+	r.Last, err2 = netip.ParseAddr(strings.TrimSpace(last))
+	if err := errors.Join(err1, err2); err != nil || !r.First.Is4() || !r.Last.Is4() {
+		return fmt.Errorf("%q is not a range of IPv4 addresses", text)
+	}
+	if r.Last.Less(r.First) {
+		return fmt.Errorf("%q ends before it starts", text)
+	}
+	return nil
+}
+
+// String returns "first-last", or "" for the zero Range.
+func (r Range) String() string {
+	if !r.First.IsValid() {
+		return ""
+	}
+	return r.First.String() + "-" + r.Last.String()
+}
+
+// Duration is a time.Duration written as "12h" or "30m".
+type Duration time.Duration
+
+// UnmarshalText parses what time.ParseDuration takes.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
+}
+
+// Ports that the services listen on unless the settings say otherwise.
+const (
+	DefaultHTTPPort = 8070
+	DefaultTFTPPort = 69
+	DefaultNFSPort  = 2049
+	DefaultData     = "/var/lib/slate"
+	DefaultLease    = 12 * time.Hour
+)
+
+// ReadSettings reads the settings file. The error joins all that is wrong with
+// it, each with file, line and key.
+func ReadSettings(file string) (Settings, error) {
+	s := Settings{
+		Data: DefaultData, ConfigD: "config.d", Key: "site.key",
+		DHCP: DHCPSettings{Mode: DHCPServer, Lease: Duration(DefaultLease)},
+		HTTP: PortSettings{DefaultHTTPPort}, TFTP: PortSettings{DefaultTFTPPort}, NFS: PortSettings{DefaultNFSPort},
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return s, &settingsError{err, "write one with: slate init"}
+	}
+	doc, err := config.Decode(file, data, &s)
+	if doc == nil {
+		return s, err
+	}
+	dir := filepath.Dir(file)
+	for _, p := range []*string{&s.Data, &s.ConfigD, &s.Key} {
+		if *p != "" && !filepath.IsAbs(*p) {
+			*p = filepath.Join(dir, *p)
+		}
+	}
+	return s, errors.Join(append([]error{err}, s.check(doc)...)...)
+}
+
+func (s *Settings) check(doc *config.Doc) []error {
+	var errs []error
+	bad := func(key, format string, args ...any) { errs = append(errs, doc.Errorf(key, format, args...)) }
+	for key, value := range map[string]string{"data": s.Data, "config": s.ConfigD, "key": s.Key, "network.interface": s.Network.Interface} {
+		if value == "" {
+			bad(key, "is empty")
+		}
+	}
+	for key, port := range map[string]int{"http.port": s.HTTP.Port, "tftp.port": s.TFTP.Port, "nfs.port": s.NFS.Port} {
+		if port < 1 || port > 65535 {
+			bad(key, "%d is not a port", port)
+		}
+	}
+	if a := s.Network.Address; a.IsValid() && !a.Is4() {
+		bad("network.address", "%s is not an IPv4 address", a)
+	}
+	switch s.DHCP.Mode {
+	case DHCPServer:
+		if !s.DHCP.Range.First.IsValid() {
+			bad("dhcp.range", "is missing: mode %q gives addresses and needs a range", s.DHCP.Mode)
+		}
+	case DHCPProxy, DHCPOff:
+	default:
+		bad("dhcp.mode", "%q is not one of server, proxy, off", s.DHCP.Mode)
+	}
+	if l := time.Duration(s.DHCP.Lease); l < time.Minute || l > 365*24*time.Hour {
+		bad("dhcp.lease", "%s is not between a minute and a year", l)
+	}
+	return errs
+}
+
+type settingsError struct {
+	error
+	hint string
+}
+
+func (e *settingsError) Hint() string  { return e.hint }
+func (e *settingsError) Unwrap() error { return e.error }
