@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package leases
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+var bucketLeases = []byte("leases")
+
+// Store holds all leases of the appliance in memory and, if it was opened on a
+// file, on disk. One process at a time has the file. Its methods may be called
+// from several goroutines.
+type Store struct {
+	log *slog.Logger
+	db  *bbolt.DB // nil: memory only
+	now func() time.Time
+
+	mu     sync.Mutex
+	addrs  map[netip.Addr]*entry
+	held   map[string][]*entry // by client; its addresses in different subnets, rarely more than one
+	pools  []*Pool
+	next   *batch // changes that wait for the writer, nil if none
+	closed bool
+
+	wake chan struct{} // tells the writer that next is set
+	done chan struct{} // closed when the writer has ended
+}
+
+// entry is a lease in memory and its place in its pool's queue.
+type entry struct {
+	Lease
+	pool *Pool // nil: outside all ranges, such as a fixed address
+	pos  int   // in pool.queue, -1: not in it
+}
+
+// batch is a set of changes that reach the disk together.
+type batch struct {
+	changes []change
+	done    chan struct{} // closed once written, or not: err
+	err     error
+}
+
+type change struct{ key, value []byte } // value nil: delete
+
+// ErrClosed is what Bind returns after Close.
+var ErrClosed = errors.New("lease store is closed")
+
+// fileError is a lease file that cannot be used, with what to do.
+type fileError struct {
+	path, hint string
+	err        error
+}
+
+func (e *fileError) Error() string { return fmt.Sprintf("lease file %s: %v", e.path, e.err) }
+func (e *fileError) Unwrap() error { return e.err }
+func (e *fileError) Hint() string  { return e.hint }
+
+// Open opens or creates the lease file and reads it. log nil: silent. An entry
+// that cannot be read is left out and logged; the rest counts.
+func Open(path string, log *slog.Logger) (_ *Store, err error) {
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		Timeout:        time.Second,
+		NoFreelistSync: true, // less to write in each commit; rebuilt on open
+		FreelistType:   bbolt.FreelistMapType,
+	})
+	switch {
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, &fileError{path, "only one slate serve can run on a data directory; end the other one first", errors.New("in use by another process")}
+	case err != nil && !isPathError(err):
+		return nil, &fileError{path, damagedHint, err}
+	case err != nil:
+		return nil, fmt.Errorf("lease file: %w", err)
+	}
+	s := NewMemory()
+	s.db = db
+	if log != nil {
+		s.log = log
+	}
+	if err := s.load(); err != nil {
+		db.Close()
+		return nil, &fileError{path, damagedHint, err}
+	}
+	s.done = make(chan struct{})
+	go s.write()
+	return s, nil
+}
+
+const damagedHint = "the file is damaged: move it away and start again; machines keep their addresses and report them when they renew"
+
+func isPathError(err error) bool {
+	var pe *fs.PathError
+	return errors.As(err, &pe)
+}
+
+// NewMemory makes a store that forgets everything when the process ends.
+func NewMemory() *Store {
+	return &Store{
+		log:   slog.New(slog.DiscardHandler),
+		now:   time.Now,
+		addrs: map[netip.Addr]*entry{},
+		held:  map[string][]*entry{},
+		wake:  make(chan struct{}, 1),
+	}
+}
+
+// load reads the file. bbolt panics on pages that make no sense.
+func (s *Store) load() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("not readable: %v", r)
+		}
+	}()
+	now := s.now()
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		b, err := tx.CreateBucketIfNotExists(bucketLeases)
+		if err != nil {
+			return err
+		}
+		return b.ForEach(func(k, v []byte) error {
+			l, err := decode(v)
+			if err != nil {
+				s.log.Warn("lease left out", "key", fmt.Sprintf("%x", k), "err", err)
+				return nil
+			}
+			if l.Start.After(now) {
+				// The clock went back since. Without this the lease would outlive its
+				// client by as much.
+				l.Start, l.Expires = now, now.Add(l.Expires.Sub(l.Start))
+			}
+			s.put(l)
+			return nil
+		})
+	})
+}
+
+// Close writes what is pending and closes the file. Offers are forgotten.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	if s.db == nil {
+		return nil
+	}
+	close(s.wake)
+	<-s.done
+	return s.db.Close()
+}
+
+// write is the only writer of the file: it takes all changes that have gathered
+// while it wrote the last ones, and writes them in one transaction. So the cost
+// of a sync is shared by all clients that wait for it.
+func (s *Store) write() {
+	defer close(s.done)
+	for range s.wake {
+		s.flush()
+	}
+	s.flush()
+}
+
+func (s *Store) flush() {
+	s.mu.Lock()
+	b := s.next
+	s.next = nil
+	s.mu.Unlock()
+	if b == nil {
+		return
+	}
+	b.err = s.db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(bucketLeases)
+		for _, c := range b.changes {
+			if err := bucket.Put(c.key, c.value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if b.err != nil {
+		s.log.Error("leases not written", "leases", len(b.changes), "err", b.err)
+	}
+	close(b.done)
+}
+
+// save queues the lease for the disk; s.mu is held. wait on the result.
+func (s *Store) save(l Lease) (*batch, error) {
+	if s.closed {
+		return nil, ErrClosed
+	}
+	if s.db == nil {
+		return nil, nil
+	}
+	value, err := l.encode()
+	if err != nil {
+		return nil, err
+	}
+	if s.next == nil {
+		s.next = &batch{done: make(chan struct{})}
+		select {
+		case s.wake <- struct{}{}:
+		default: // it will look anyway
+		}
+	}
+	key := l.Addr.As4()
+	s.next.changes = append(s.next.changes, change{key[:], value})
+	return s.next, nil
+}
+
+// wait returns when the batch is on disk.
+func (b *batch) wait(ctx context.Context) error {
+	if b == nil {
+		return nil
+	}
+	select {
+	case <-b.done:
+		return b.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// put makes l the lease of its address in memory; s.mu is held.
+func (s *Store) put(l Lease) *entry {
+	e := s.addrs[l.Addr]
+	if e == nil {
+		e = &entry{pos: -1}
+		s.addrs[l.Addr] = e
+		for _, p := range s.pools {
+			if p.inRange(l.Addr) {
+				e.pool = p
+			}
+		}
+	}
+	if e.Client != l.Client {
+		s.unhold(e)
+		s.held[l.Client] = append(s.held[l.Client], e)
+	}
+	e.Lease = l
+	if e.pool != nil {
+		e.pool.queue.update(e)
+	}
+	return e
+}
+
+func (s *Store) unhold(e *entry) {
+	if e.Client == "" {
+		return
+	}
+	list := slices.DeleteFunc(s.held[e.Client], func(x *entry) bool { return x == e })
+	if len(list) == 0 {
+		delete(s.held, e.Client)
+		return
+	}
+	s.held[e.Client] = list
+}
+
+// All lists all leases by address, expired ones included.
+func (s *Store) All() []Lease {
+	s.mu.Lock()
+	list := make([]Lease, 0, len(s.addrs))
+	for _, e := range s.addrs {
+		list = append(list, e.Lease)
+	}
+	s.mu.Unlock()
+	slices.SortFunc(list, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })
+	return list
+}
+
+// Lookup is the lease of an address.
+func (s *Store) Lookup(addr netip.Addr) (Lease, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.addrs[addr]; e != nil {
+		return e.Lease, true
+	}
+	return Lease{}, false
+}

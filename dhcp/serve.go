@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+)
+
+// The ports of DHCP and PXE.
+const (
+	portServer = 67
+	portClient = 68
+	portPXE    = 4011
+)
+
+// maxWorkers is how many requests are worked on at once, over all connections.
+// One that waits for the disk or an ARP answer holds a place; when all are taken
+// the rest waits in the sockets' buffers.
+const maxWorkers = 512
+
+// request is a packet and how it came.
+type request struct {
+	packet *dhcpv4.DHCPv4
+	src    netip.AddrPort
+	dst    netip.Addr // ours or a broadcast; invalid if unknown
+	port   int        // ours: 67 or 4011
+}
+
+// link is the way to the clients on one interface: a Conn, or a fake in tests.
+type link interface {
+	Name() string
+	// Addr is our first address there, invalid if there is none.
+	Addr() netip.Addr
+	// InUse asks on the wire who has addr. Nil: nobody answered.
+	InUse(ctx context.Context, addr netip.Addr) (net.HardwareAddr, error)
+	// Send sends from our address self.
+	Send(b []byte, to destination, self netip.Addr) error
+}
+
+// destination is where a reply goes.
+type destination struct {
+	netip.AddrPort
+
+	// MAC, if set, is where the frame goes: the client cannot answer ARP, because
+	// it does not know yet that the address is its own.
+	MAC net.HardwareAddr
+}
+
+// serve reads all connections and hands every request to handle, until ctx is
+// cancelled.
+func serve(ctx context.Context, out *outlet, conns []*Conn, handle func(context.Context, link, request)) error {
+	if len(conns) == 0 {
+		return errors.New("DHCP: no connection to serve")
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	slots := make(chan struct{}, maxWorkers)
+	var workers sync.WaitGroup
+	for _, c := range conns {
+		stop := context.AfterFunc(gctx, func() { c.interrupt() })
+		defer stop()
+		g.Go(func() error {
+			return c.read(gctx, out, func(r request) {
+				select {
+				case slots <- struct{}{}:
+				case <-gctx.Done():
+					return
+				}
+				workers.Go(func() {
+					defer func() { <-slots }()
+					handle(gctx, c, r)
+				})
+			})
+		})
+		if c.port == portServer && c.raw != nil {
+			g.Go(func() error { return c.watch(gctx, out) })
+			g.Go(func() error { return c.arp.read(gctx, out) })
+		}
+	}
+	err := g.Wait()
+	workers.Wait()
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// read takes packets off the UDP socket.
+func (c *Conn) read(ctx context.Context, out *outlet, take func(request)) error {
+	buf := make([]byte, 64<<10)
+	for {
+		n, cm, src, err := c.udp.ReadFrom(buf)
+		if err != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
+				return ctx.Err()
+			}
+			if !pause(ctx, out, c.iface, err) {
+				return ctx.Err()
+			}
+			continue
+		}
+		from, ok := src.(*net.UDPAddr)
+		if !ok {
+			continue
+		}
+		p, err := parsePacket(buf[:n])
+		if err != nil {
+			out.garbage(c.iface, c.port, from.AddrPort(), n, err)
+			continue
+		}
+		r := request{packet: p, src: from.AddrPort(), port: c.port}
+		if cm != nil {
+			r.dst, _ = netip.AddrFromSlice(cm.Dst.To4())
+		}
+		take(r)
+	}
+}
+
+// pause waits a moment after a read error: an interface that goes down makes one
+// at once for each try, and comes back later. False: ctx is cancelled.
+func pause(ctx context.Context, out *outlet, iface string, err error) bool {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return ctx.Err() == nil
+	}
+	if out.quiet.Allow() {
+		out.log.Warn("DHCP socket", "interface", iface, "err", err)
+	}
+	t := time.NewTimer(time.Second)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// parsePacket decodes a packet from the wire, options that were put into the
+// sname and file fields included (option 52, RFC 2132 9.3).
+func parsePacket(b []byte) (*dhcpv4.DHCPv4, error) {
+	const sname, file, end = 44, 108, 236
+	p, err := dhcpv4.FromBytes(b)
+	if err != nil {
+		return nil, err
+	}
+	if over := p.Options.Get(dhcpv4.OptionOptionOverload); len(over) == 1 {
+		if over[0]&1 != 0 {
+			p.BootFileName = ""
+			mergeOptions(p.Options, b[file:end])
+		}
+		if over[0]&2 != 0 {
+			p.ServerHostName = ""
+			mergeOptions(p.Options, b[sname:file])
+		}
+	}
+	return p, nil
+}
+
+// mergeOptions appends options as RFC 3396 joins them: in the order of the
+// fields. What does not parse is left out.
+func mergeOptions(into dhcpv4.Options, b []byte) {
+	more := dhcpv4.Options{}
+	if more.FromBytes(b) != nil {
+		return
+	}
+	for code, v := range more {
+		into[code] = append(into[code], v...)
+	}
+}
+
+// outlet is where an engine's words go: the log and the events. Everything that
+// comes from strangers is limited in rate.
+type outlet struct {
+	log    *slog.Logger
+	events func(Event)
+	quiet  *rate.Limiter // for log lines that anyone on the network can cause
+	rivals *rivals
+	beside bool // we are a proxy: a server that gives addresses is as it should be
+
+	suppressed atomic.Int64
+}
+
+func newOutlet(log *slog.Logger, events func(Event)) *outlet {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &outlet{log: log, events: events, quiet: rate.NewLimiter(rate.Every(5*time.Second), 5), rivals: newRivals()}
+}
+
+func (o *outlet) event(e Event) {
+	if o.events == nil {
+		return
+	}
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	o.events(e)
+}
+
+func (o *outlet) garbage(iface string, port int, src netip.AddrPort, n int, err error) {
+	if !o.quiet.Allow() {
+		o.suppressed.Add(1)
+		return
+	}
+	o.log.Warn("not a DHCP packet", "interface", iface, "port", port, "addr", src, "bytes", n, "err", err,
+		"unlogged", o.suppressed.Swap(0))
+}
+
+// warn logs something a client can provoke at will.
+func (o *outlet) warn(msg string, args ...any) {
+	if !o.quiet.Allow() {
+		o.suppressed.Add(1)
+		return
+	}
+	o.log.Warn(msg, args...)
+}
