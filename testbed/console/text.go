@@ -89,10 +89,9 @@ func (c *cleaner) text(dst []byte, x byte) []byte {
 // move ends the line if the sequence with the final byte f puts the cursor on
 // another row: an absolute position, or the screen cleared.
 func (c *cleaner) move(dst []byte, f byte) []byte {
-	row := c.row
+	row := 0
 	switch f {
 	case 'H', 'f', 'd':
-		row = 0
 		for _, d := range c.params {
 			if d < '0' || d > '9' {
 				break
@@ -101,7 +100,6 @@ func (c *cleaner) move(dst []byte, f byte) []byte {
 		}
 		row = max(row, 1)
 	case 'J':
-		row = 0
 	default:
 		return dst
 	}

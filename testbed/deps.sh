@@ -1,0 +1,75 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# Installs what slate's build, tests and demo need on Debian and is not there:
+#   deps.sh demo   what "make demo" needs
+#   deps.sh test   what "make test" needs
+# Each line below is a file that a package brings, and the package.
+set -eu
+
+demo="
+/usr/bin/qemu-system-x86_64 qemu-system-x86
+/usr/bin/qemu-img qemu-utils
+/usr/share/OVMF/OVMF_CODE_4M.fd ovmf
+/usr/lib/ipxe/snponly.efi ipxe
+/usr/bin/mmdebstrap mmdebstrap
+/usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
+/usr/bin/ip iproute2
+/usr/bin/zstd zstd
+/usr/bin/tar tar
+"
+test="$demo
+/usr/bin/git git
+/usr/bin/gcc gcc
+/usr/include/stdlib.h libc6-dev
+/usr/sbin/dnsmasq dnsmasq-base
+/usr/bin/bsdtar libarchive-tools
+/usr/bin/nfs-ls libnfs-utils
+/usr/sbin/dhclient isc-dhcp-client
+/usr/sbin/udhcpc udhcpc
+/usr/bin/curl curl
+/usr/bin/cpio cpio
+/usr/bin/xz xz-utils
+/usr/sbin/nft nftables
+/usr/sbin/getcap libcap2-bin
+/usr/bin/setfattr attr
+/usr/sbin/modprobe kmod
+"
+
+case "${1:-}" in
+demo) list=$demo ;;
+test) list=$test ;;
+*)
+	echo "usage: deps.sh demo|test" >&2
+	exit 2
+	;;
+esac
+
+if ! command -v go >/dev/null; then
+	echo "deps.sh: Go is not installed (or not in PATH). Get 1.26 or newer from https://go.dev/dl/" >&2
+	exit 1
+fi
+
+missing=$(printf '%s\n' "$list" | while read -r file pkg; do
+	[ -z "$file" ] || [ -e "$file" ] || [ -e "${file#/usr}" ] || echo "$pkg"
+done | sort -u | tr '\n' ' ')
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+	echo "deps.sh: there is no apt-get here. Install what has these files yourself: $missing" >&2
+	exit 1
+fi
+sudo=
+if [ "$(id -u)" != 0 ]; then
+	if ! command -v sudo >/dev/null; then
+		echo "deps.sh: run as root, or install: $missing" >&2
+		exit 1
+	fi
+	sudo=sudo
+fi
+echo "Installing: $missing"
+export DEBIAN_FRONTEND=noninteractive
+# A fresh machine has no package lists; a second try follows a transient failure.
+$sudo apt-get -q update || $sudo apt-get -q update
+# shellcheck disable=SC2086
+$sudo env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends $missing
