@@ -8,7 +8,14 @@ CONTROLLER := builder/initramfs/bin/slate-init
 
 export CGO_ENABLED := 0
 
-.PHONY: all build lint size clean
+# What the tests and the demo keep between runs: the Debian image.
+CACHE ?= $(CURDIR)/.cache
+# Where a failed test leaves its console logs, captures and pictures.
+ARTIFACTS ?= $(CURDIR)/artifacts
+# The lab and the image build need root.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
+
+.PHONY: all build lint unit lab test demo size clean
 all: build
 
 # The controller is embedded in slate, so it is built first.
@@ -22,8 +29,29 @@ lint:
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
+# Everything: installs what is missing, then formatting and linters, unit tests
+# with the race detector, and the machines of the lab.
+test:
+	testbed/deps.sh test
+	$(MAKE) lint unit lab
+
+unit: build
+	CGO_ENABLED=1 SLATE_TEST=all $(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /testbed/e2e)
+
+lab: build
+	mkdir -p $(ARTIFACTS)
+	$(AS_ROOT) env SLATE_TEST=all SLATE_BIN=$(CURDIR)/bin/slate SLATE_CACHE=$(CACHE) \
+		$(GO) test -count=1 -timeout 25m -artifacts -outputdir=$(ARTIFACTS) ./testbed/e2e
+
+# Boots two virtual machines from an appliance in the lab, one by BIOS and one by
+# UEFI, and shows how they got to their login prompts.
+demo:
+	testbed/deps.sh demo
+	$(MAKE) build
+	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo
+
 size: build
 	@wc -c bin/slate bin/slate-init
 
 clean:
-	rm -rf bin $(CONTROLLER)
+	rm -rf bin artifacts $(CONTROLLER)

@@ -28,6 +28,9 @@ const (
 	DHCPOff    DHCPMode = "off"
 )
 
+// PublicKeySuffix is added to the site key's file name for its public half.
+const PublicKeySuffix = ".pub"
+
 // Settings are the appliance's own, from slate.toml. Paths are absolute once read.
 type Settings struct {
 	Data    string `toml:"data"`   // images, state and leases

@@ -22,6 +22,13 @@ const (
 	PathStatus     = "/api/v1/status" // GET Status
 )
 
+// Queries by which a loader says what it fetches for which boot.
+const (
+	QueryBoot = "boot" // boot id
+	QueryPart = "part" // what the file is, e.g. kernel
+	QueryLast = "last" // set on the last file before the kernel starts
+)
+
 // BlobPath is where the appliance serves the blob d.
 func BlobPath(d images.Digest) string { return PathBlob + d.String() }
 

@@ -4,6 +4,7 @@ package boot
 
 import (
 	"fmt"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -99,17 +100,23 @@ func (s Start) Cmdline() []string {
 }
 
 // Files returns what the loader fetches: the kernel, then the parts of the
-// initramfs in the order in which the kernel unpacks them.
-func (s Start) Files(controller images.Digest) (kernel string, initrds []File, err error) {
+// initramfs in the order in which the kernel unpacks them. The URLs name the boot
+// and the part, so that the appliance knows how far a machine got.
+func (s Start) Files(controller images.Digest) (kernel File, initrds []File, err error) {
 	v := s.Version
 	if v.Kernel == nil {
-		return "", nil, &NoImageError{v.Ref() + " has no kernel: it cannot be booted", "add a kernel package to the image and build it again"}
+		return File{}, nil, &NoImageError{v.Ref() + " has no kernel: it cannot be booted", "add a kernel package to the image and build it again"}
 	}
-	initrds = []File{{"controller.cpio", s.Server.URL(api.ControllerPath(controller))}}
+	part := func(name, path string) File {
+		q := url.Values{api.QueryBoot: {s.BootID}, api.QueryPart: {name}}
+		return File{name, s.Server.URL(path) + "?" + q.Encode()}
+	}
+	initrds = []File{part("controller.cpio", api.ControllerPath(controller))}
 	if v.Modules != nil {
-		initrds = append(initrds, File{"modules.cpio", s.Server.URL(api.BlobPath(v.Modules.Digest))})
+		initrds = append(initrds, part("modules.cpio", api.BlobPath(v.Modules.Digest)))
 	}
-	return s.Server.URL(api.BlobPath(v.Kernel.Digest)), initrds, nil
+	initrds[len(initrds)-1].URL += "&" + api.QueryLast + "=1"
+	return part("kernel", api.BlobPath(v.Kernel.Digest)), initrds, nil
 }
 
 // File is something to fetch, and the name it is given.

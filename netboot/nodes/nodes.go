@@ -187,6 +187,15 @@ func (r *Registry) seen(f Facts) *api.Node {
 	return node
 }
 
+// Moved notes that the machine has a new address, if it is known at all.
+func (r *Registry) Moved(mac, addr string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.byMAC[strings.ToLower(mac)] != nil {
+		r.seen(Facts{MAC: mac, Address: addr})
+	}
+}
+
 // plausibleUUID leaves out what firmware reports when nobody set a UUID.
 func plausibleUUID(u string) bool {
 	digits := strings.ReplaceAll(u, "-", "")

@@ -45,15 +45,15 @@ func (r *Registry) ByAddress(addr string, e api.Event) {
 }
 
 // Script records that the machine was sent its boot script for an image, and
-// returns the node's name and the id of the boot.
-func (r *Registry) Script(f Facts, image string) (node, boot string, ok bool) {
+// why for this one. It returns the node's name and the id of the boot.
+func (r *Registry) Script(f Facts, image, reason string) (node, boot string, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	n := r.seen(f)
 	if n == nil {
 		return "", "", false
 	}
-	e := api.Event{Step: api.StepScript, State: api.StateDone, Text: image}
+	e := api.Event{Step: api.StepScript, State: api.StateDone, Text: reason}
 	if b := current(n); b == nil || startsNew(*b, e, r.now()) {
 		r.open(n)
 	}

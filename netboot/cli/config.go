@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+
+	"slate/netboot/config"
+)
+
+type configCmd struct {
+	Check   configCheckCmd   `cmd:"" help:"Read config.d and name everything that is wrong with it."`
+	Explain configExplainCmd `cmd:"" help:"Show what a node is configured to, and where each value comes from."`
+}
+
+type configDir struct {
+	Dir string `help:"The config.d to read. Default: the one slate.toml names." type:"path" placeholder:"DIR"`
+}
+
+func (d configDir) load(a *app) (*config.Site, string, error) {
+	dir := d.Dir
+	if dir == "" {
+		s, err := a.settings()
+		if err != nil {
+			return nil, "", err
+		}
+		dir = s.ConfigD
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return nil, dir, err
+	}
+	site, err := config.Load(os.DirFS(dir))
+	return site, dir, err
+}
+
+type configCheckCmd struct{ configDir }
+
+// Run checks config.d.
+func (c *configCheckCmd) Run(a *app) error {
+	site, dir, err := c.load(a)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(a.stdout, "%s is good; %d nodes have files of their own\n", dir, len(site.Nodes()))
+	return nil
+}
+
+type configExplainCmd struct {
+	configDir
+	Node string `arg:"" help:"The node's name."`
+	Key  string `arg:"" optional:"" help:"Show only keys and files that contain this text."`
+	JSON bool   `help:"Print JSON."`
+}
+
+// Run explains a node's configuration.
+func (c *configExplainCmd) Run(a *app) error {
+	site, _, err := c.load(a)
+	if err != nil {
+		return err
+	}
+	var values []config.Value
+	for _, v := range site.Node(c.Node).Explain() {
+		if strings.Contains(v.File+" "+v.Key, c.Key) {
+			values = append(values, v)
+		}
+	}
+	if len(values) == 0 {
+		return hintError{fmt.Errorf("no setting has %q in its file or key", c.Key), "leave it out to see them all"}
+	}
+	if c.JSON {
+		return printJSON(a.stdout, values)
+	}
+	for _, v := range values {
+		fmt.Fprintln(a.stdout, v)
+	}
+	return nil
+}
+
+func printJSON(w interface{ Write([]byte) (int, error) }, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}

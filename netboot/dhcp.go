@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package netboot
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"slate/dhcp"
+	"slate/dhcp/leases"
+	"slate/netboot/api"
+	"slate/netboot/boot"
+	"slate/netboot/nodes"
+)
+
+// The ports of DHCP servers, and of proxyDHCP's second question (PXE
+// specification 2.1, section 2.2).
+const (
+	portDHCP  = 67
+	portProxy = 4011
+)
+
+// listenDHCP opens the ports of the mode: 67 for a server, 67 and 4011 for a proxy.
+func (s *Server) listenDHCP(ctx context.Context) ([]*dhcp.Conn, error) {
+	var ports []int
+	switch s.Settings.DHCP.Mode {
+	case DHCPServer:
+		ports = []int{portDHCP}
+	case DHCPProxy:
+		ports = []int{portDHCP, portProxy}
+	}
+	var conns []*dhcp.Conn
+	for _, port := range ports {
+		c, err := dhcp.Listen(ctx, s.Settings.Network.Interface, port)
+		if err != nil {
+			return conns, fmt.Errorf("dhcp: %w", err)
+		}
+		conns = append(conns, c)
+	}
+	return conns, nil
+}
+
+func (s *Server) serveDHCP(ctx context.Context) error {
+	set := s.Settings.DHCP
+	if set.Mode == DHCPProxy {
+		p := &dhcp.Proxy{Booter: booter{s}, Events: s.dhcpEvent, Log: s.Log}
+		return p.Serve(ctx, s.dhcp...)
+	}
+	store, err := leases.Open(filepath.Join(s.Settings.Data, "leases.db"), s.Log)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	d := &dhcp.Server{
+		Subnets: []dhcp.Subnet{{
+			Interface: s.Settings.Network.Interface,
+			Server:    s.addr,
+			Prefix:    s.subnet,
+			First:     set.Range.First,
+			Last:      set.Range.Last,
+			Gateway:   set.Gateway,
+			DNS:       set.DNS,
+			Domain:    set.Domain,
+			LeaseTime: time.Duration(set.Lease),
+		}},
+		Leases: store,
+		Booter: booter{s},
+		Events: s.dhcpEvent,
+		Log:    s.Log,
+	}
+	return d.Serve(ctx, s.dhcp...)
+}
+
+// booter gives the boot decision to the DHCP engines.
+type booter struct{ *Server }
+
+// Boot decides which loader the client is told.
+func (b booter) Boot(_ context.Context, c dhcp.Client) (dhcp.Boot, bool) {
+	l, ok := boot.ChooseLoader(bootClient(c), b.bootServer())
+	return dhcp.Boot{NextServer: b.addr, File: l.File, URL: l.URL, Reason: l.Reason}, ok
+}
+
+func bootClient(c dhcp.Client) boot.Client {
+	return boot.Client{Arch: boot.Arch(c.Arch), PXE: c.PXE, HTTPClient: c.HTTPClient, IPXE: c.IPXE}
+}
+
+// dhcpEvent puts a machine's DHCP conversation into its timeline. A machine that
+// only asks for an address is no node of ours; if it is one, its system runs.
+func (s *Server) dhcpEvent(ev dhcp.Event) {
+	if ev.Kind == dhcp.EventRival {
+		s.Log.Warn("another DHCP server is on this network", "server", ev.Rival.String())
+		return
+	}
+	c := ev.Client
+	mac := c.MAC.String()
+	if !c.WantsBoot() {
+		if ev.Kind == dhcp.EventAck && ev.Addr.IsValid() {
+			s.nodes.Moved(mac, ev.Addr.String())
+		}
+		return
+	}
+	e := api.Event{Step: api.StepDHCP}
+	switch ev.Kind {
+	case dhcp.EventOffer:
+		e.State = api.StateStart
+	case dhcp.EventAck, dhcp.EventProxy:
+		e.State = api.StateDone
+	case dhcp.EventNak, dhcp.EventSilence, dhcp.EventConflict, dhcp.EventDecline:
+		e.State = api.StateNote
+		e.Text = string(ev.Kind) + ": " + ev.Reason
+	default:
+		return
+	}
+	f := nodes.Facts{MAC: mac, UUID: c.UUID}
+	if c.ArchKnown {
+		f.Firmware = boot.Arch(c.Arch).String()
+	}
+	if ev.Addr.IsValid() {
+		f.Address = ev.Addr.String()
+	}
+	if e.Text == "" {
+		e.Text = c.Kind() + ": " + cmp.Or(ev.Boot.File, ev.Boot.URL, ev.Boot.Reason)
+		if f.Address != "" && ev.Kind == dhcp.EventAck {
+			e.Text += ", address " + f.Address
+		}
+	}
+	s.nodes.Firmware(f, e)
+}

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package netboot
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"slate/netboot/api"
+	"slate/netboot/boot"
+	"slate/netboot/httpd"
+	"slate/netboot/ipxe"
+	"slate/netboot/nodes"
+)
+
+func (s *Server) httpHandler() http.Handler {
+	return httpd.New(httpd.Options{
+		Script:           s.script,
+		Loader:           s.loaders.open,
+		Controller:       s.controller,
+		ControllerDigest: s.controllerDigest,
+		Blob:             s.store.OpenBlob,
+		Report:           s.nodes.Report,
+		Status:           s.status,
+		Log:              s.Log,
+	})
+}
+
+// script writes the boot script for the machine that asks. A machine that did
+// not say who it is gets the script that asks again with all it knows; one that
+// cannot be started gets a script that says why.
+func (s *Server) script(ctx context.Context, q httpd.ScriptQuery) ([]byte, error) {
+	srv := s.bootServer()
+	if q.MAC == "" {
+		return s.scripts.Ask(srv.URL(""), srv.URL(api.PathScript))
+	}
+	facts := nodes.Facts{MAC: q.MAC, UUID: q.UUID, Serial: q.Serial, Product: q.Product, Address: q.Address}
+	node, ok := s.nodes.Seen(facts)
+	if !ok {
+		return s.scripts.Refuse(q.MAC, "the appliance knows too many nodes already", "")
+	}
+	conf := s.site.current().Node(node.Name)
+	rec, reason, err := s.imageOf(ctx, conf)
+	if err == nil {
+		return s.bootScript(facts, boot.Start{
+			Server: srv, NFSPort: s.Settings.NFS.Port, Version: rec, Config: conf,
+			BootIF: "01-" + strings.ReplaceAll(q.MAC, ":", "-"),
+		}, reason)
+	}
+	s.Log.Warn("a node is not started", "node", node.Name, "err", err)
+	s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateFailed, Text: err.Error()})
+	return s.scripts.Refuse(node.Name, err.Error(), hintOf(err))
+}
+
+func (s *Server) bootScript(facts nodes.Facts, start boot.Start, reason string) ([]byte, error) {
+	var ok bool
+	text := start.Version.Ref() + ", " + reason
+	if start.Node, start.BootID, ok = s.nodes.Script(facts, start.Version.Ref(), text); !ok {
+		return nil, errors.New("no room for this node")
+	}
+	kernel, initrds, err := start.Files(s.controllerDigest)
+	if err != nil {
+		s.nodes.Report(start.BootID, api.Event{Step: api.StepScript, State: api.StateFailed, Text: err.Error()})
+		return s.scripts.Refuse(start.Node, err.Error(), hintOf(err))
+	}
+	b := ipxe.Boot{
+		Node: start.Node, Image: start.Version.Ref(), BootID: start.BootID, Server: start.Server.URL(""),
+		Kernel: kernel.URL, Cmdline: start.Cmdline(),
+	}
+	for _, f := range initrds {
+		b.Initrds = append(b.Initrds, ipxe.File(f))
+	}
+	return s.scripts.Boot(b)
+}
+
+func hintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
+}

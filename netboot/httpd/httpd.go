@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package httpd serves the appliance's HTTP: boot scripts, loaders, kernels and
+// the other files of a boot, the events that machines report, and the status. It
+// decides nothing; what it serves comes from the options.
+package httpd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"slate/images"
+	"slate/netboot/api"
+)
+
+// Options are what the handlers need.
+type Options struct {
+	// Script writes the boot script for the machine that asks.
+	Script func(ctx context.Context, q ScriptQuery) ([]byte, error)
+	// Loader opens a loader by name; fs.ErrNotExist if it is not published.
+	Loader func(name string) (*os.File, error)
+	// Controller is the controller's part of the initramfs, and its digest.
+	Controller       []byte
+	ControllerDigest images.Digest
+	// Blob opens a file of the store; fs.ErrNotExist if there is none.
+	Blob func(images.Digest) (*os.File, error)
+	// Report takes an event of the boot with the id; false if there is no such boot.
+	Report func(boot string, e api.Event) bool
+	Status func() (api.Status, error)
+	Log    *slog.Logger // nil: silent
+}
+
+// ScriptQuery is what a loader says about the machine it runs on.
+type ScriptQuery struct {
+	MAC, UUID, Serial, Product, Platform, Arch string
+	Address                                    string // of the machine
+}
+
+// immutable is the cache policy of what is named by its digest.
+const immutable = "public, max-age=31536000, immutable"
+
+type handler struct{ Options }
+
+// New returns the appliance's handler.
+func New(o Options) http.Handler {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	h := &handler{o}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET "+api.PathScript, h.script)
+	mux.HandleFunc("GET "+api.PathLoader+"{name}", h.loader)
+	mux.HandleFunc("GET "+api.PathController+"{name}", h.controller)
+	mux.HandleFunc("GET "+api.PathBlob+"{digest}", h.blob)
+	mux.HandleFunc("POST "+api.PathBoots+"{boot}/events", h.event)
+	mux.HandleFunc("GET "+api.PathStatus, h.status)
+	return mux
+}
+
+// maxQuery bounds each word of a script query.
+const maxQuery = 128
+
+func (h *handler) script(w http.ResponseWriter, r *http.Request) {
+	v := r.URL.Query()
+	var long string
+	get := func(key string) string {
+		if s := v.Get(key); len(s) <= maxQuery {
+			return strings.TrimSpace(s)
+		}
+		long = key
+		return ""
+	}
+	q := ScriptQuery{MAC: get("mac"), UUID: get("uuid"), Serial: get("serial"), Product: get("product"), Platform: get("platform"), Arch: get("arch"), Address: remote(r)}
+	if long != "" {
+		http.Error(w, fmt.Sprintf("%s is longer than %d characters", long, maxQuery), http.StatusBadRequest)
+		return
+	}
+	if q.MAC != "" {
+		mac, err := net.ParseMAC(q.MAC)
+		if err != nil {
+			http.Error(w, fmt.Sprintf("mac %q: not a MAC address", q.MAC), http.StatusBadRequest)
+			return
+		}
+		q.MAC = mac.String()
+	}
+	text, err := h.Script(r.Context(), q)
+	if err != nil {
+		h.Log.Error("boot script", "mac", q.MAC, "addr", q.Address, "err", err)
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Write(text)
+}
+
+func (h *handler) loader(w http.ResponseWriter, r *http.Request) {
+	f, err := h.Loader(r.PathValue("name"))
+	if err != nil {
+		h.openError(w, r, err)
+		return
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		h.openError(w, r, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	http.ServeContent(w, r, "", info.ModTime(), f)
+}
+
+func (h *handler) controller(w http.ResponseWriter, r *http.Request) {
+	if r.PathValue("name") != h.ControllerDigest.String()+".cpio" {
+		http.Error(w, "no such controller: the appliance was updated; fetch the boot script again", http.StatusNotFound)
+		return
+	}
+	h.immutable(w, r, h.ControllerDigest, bytes.NewReader(h.Controller))
+}
+
+func (h *handler) blob(w http.ResponseWriter, r *http.Request) {
+	d, err := images.ParseDigest(r.PathValue("digest"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	f, err := h.Blob(d)
+	if err != nil {
+		h.openError(w, r, err)
+		return
+	}
+	defer f.Close()
+	h.immutable(w, r, d, f)
+}
+
+// immutable serves content that its digest names. If a boot's loader fetches it,
+// the boot's timeline says so.
+func (h *handler) immutable(w http.ResponseWriter, r *http.Request, d images.Digest, content io.ReadSeeker) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("ETag", `"`+d.String()+`"`)
+	w.Header().Set("Cache-Control", immutable)
+	start := time.Now()
+	http.ServeContent(w, r, "", time.Time{}, content)
+
+	q := r.URL.Query()
+	boot, part := q.Get(api.QueryBoot), q.Get(api.QueryPart)
+	if boot == "" || r.Context().Err() != nil || len(part) > maxQuery {
+		return
+	}
+	size, err := content.Seek(0, io.SeekEnd)
+	if err != nil {
+		return
+	}
+	e := api.Event{Step: api.StepKernel, State: api.StateNote, Text: fmt.Sprintf("%s: %.1f MB in %.2f s", part, float64(size)/1e6, time.Since(start).Seconds())}
+	if q.Get(api.QueryLast) != "" {
+		e.State = api.StateDone
+	}
+	h.Report(boot, e)
+}
+
+func (h *handler) event(w http.ResponseWriter, r *http.Request) {
+	var e api.Event
+	dec := json.NewDecoder(http.MaxBytesReader(w, r.Body, api.MaxEventBytes))
+	if err := dec.Decode(&e); err != nil {
+		http.Error(w, "event: "+err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := e.Check(); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if !h.Report(r.PathValue("boot"), e) {
+		http.Error(w, "no such boot", http.StatusNotFound)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+func (h *handler) status(w http.ResponseWriter, r *http.Request) {
+	s, err := h.Status()
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	json.NewEncoder(w).Encode(s)
+}
+
+func (h *handler) openError(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		h.Log.Warn("asked for what is not here", "path", r.URL.Path, "addr", remote(r))
+		http.NotFound(w, r)
+		return
+	}
+	h.Log.Error("open", "path", r.URL.Path, "err", err)
+	http.Error(w, "the appliance cannot read it; its log says why", http.StatusInternalServerError)
+}
+
+func remote(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return r.RemoteAddr
+	}
+	return host
+}

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package nodes
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"slate/netboot/api"
+	"slate/netboot/state/bolt"
+)
+
+func open(t *testing.T, file string) *Registry {
+	t.Helper()
+	store, err := bolt.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	r, err := Open(context.Background(), store, nil, func(mac, serial string) string {
+		return "node-" + strings.ReplaceAll(mac, ":", "")[6:]
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+const mac1, mac2 = "52:54:00:00:00:01", "52:54:00:00:00:02"
+
+func steps(n api.Node) string {
+	var out []string
+	for _, b := range n.Boots {
+		var s []string
+		for _, e := range b.Events {
+			s = append(s, string(e.Step))
+		}
+		out = append(out, strings.Join(s, " "))
+	}
+	return strings.Join(out, " | ")
+}
+
+func TestBootsAreToldApart(t *testing.T) {
+	r := open(t, t.TempDir()+"/state")
+	now := time.Unix(1_000_000, 0)
+	r.now = func() time.Time { return now }
+	f := Facts{MAC: mac1, Address: "10.0.0.7"}
+	firmware := func(step api.Step, text string) {
+		r.Firmware(f, api.Event{Step: step, State: api.StateDone, Text: text})
+	}
+	node := func() api.Node { return r.List()[0] }
+
+	firmware(api.StepDHCP, "offer")
+	firmware(api.StepDHCP, "ack")
+	firmware(api.StepLoader, "undionly.kpxe")
+	firmware(api.StepDHCP, "ack to iPXE")
+	name, id, ok := r.Script(f, "demo/1", "stable")
+	if !ok || name != "node-000001" || id == "" {
+		t.Fatalf("Script = %q, %q, %v", name, id, ok)
+	}
+	if _, again, _ := r.Script(f, "demo/1", "stable"); again != id {
+		t.Errorf("a repeated script request has boot id %s, want the same %s", again, id)
+	}
+	if !r.Report(id, api.Event{Step: api.StepRoot, State: api.StateDone}) {
+		t.Error("Report does not know the boot")
+	}
+	r.ByAddress("10.0.0.7", api.Event{Step: api.StepLogin, State: api.StateDone})
+	if got, want := steps(node()), "dhcp dhcp loader dhcp script root login"; got != want {
+		t.Errorf("first boot = %q, want %q", got, want)
+	}
+
+	firmware(api.StepDHCP, "offer")
+	if got := steps(node()); !strings.HasPrefix(got, "dhcp | ") {
+		t.Errorf("after the machine was restarted: %q, want a second boot", got)
+	}
+	if !r.Report(id, api.Event{Step: api.StepHandover, State: api.StateNote}) {
+		t.Error("a late report of the first boot is not taken")
+	}
+	now = now.Add(staleBoot + time.Second)
+	firmware(api.StepDHCP, "offer")
+	if got := len(node().Boots); got != 3 {
+		t.Errorf("%d boots after a long silence, want 3", got)
+	}
+	if r.Report("nobody's", api.Event{Step: api.StepRoot, State: api.StateDone}) {
+		t.Error("Report took an event of an unknown boot")
+	}
+}
+
+func TestNodesAreFoundAgain(t *testing.T) {
+	r := open(t, t.TempDir()+"/state")
+	const uuid = "aabbccdd-0000-1111-2222-333344445555"
+	a, _ := r.Seen(Facts{MAC: mac1, UUID: uuid, Serial: "S1"})
+	b, _ := r.Seen(Facts{MAC: mac2, UUID: strings.ToUpper(uuid)})
+	if a.Name != b.Name || len(b.MACs) != 2 || b.Serial != "S1" {
+		t.Errorf("second card of a machine: %+v, want the node %s with both", b, a.Name)
+	}
+	none := "00000000-0000-0000-0000-000000000000"
+	c, _ := r.Seen(Facts{MAC: "52:54:00:00:00:03", UUID: none})
+	d, _ := r.Seen(Facts{MAC: "52:54:00:00:00:04", UUID: none})
+	if c.Name == d.Name {
+		t.Error("two machines without a UUID are taken for one")
+	}
+	e, _ := r.Seen(Facts{MAC: "52:54:01:00:00:03"})
+	if e.Name != c.Name+"-2" {
+		t.Errorf("a second machine with the name %s is called %s", c.Name, e.Name)
+	}
+}
+
+func TestNodesOutliveTheAppliance(t *testing.T) {
+	file := t.TempDir() + "/state"
+	store, err := bolt.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := func(mac, _ string) string { return mac }
+	r, err := Open(context.Background(), store, nil, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	_, id, _ := r.Script(Facts{MAC: mac1, Address: "10.0.0.9"}, "demo/1", "stable")
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := open(t, file)
+	if !again.Report(id, api.Event{Step: api.StepRoot, State: api.StateDone}) {
+		t.Error("the boot is forgotten after a restart")
+	}
+	again.ByAddress("10.0.0.9", api.Event{Step: api.StepLogin, State: api.StateDone})
+	if got, want := steps(again.List()[0]), "script root login"; got != want {
+		t.Errorf("steps = %q, want %q", got, want)
+	}
+}
+
+func TestBoundsHold(t *testing.T) {
+	r := open(t, t.TempDir()+"/state")
+	f := Facts{MAC: mac1}
+	for i := range maxBoots + 5 {
+		_, id, _ := r.Script(f, "demo/1", "stable")
+		for k := range maxEvents + 10 {
+			r.Report(id, api.Event{Step: api.StepRoot, State: api.StateNote, Text: fmt.Sprint(i, k)})
+		}
+		r.Firmware(f, api.Event{Step: api.StepDHCP, State: api.StateDone})
+	}
+	n := r.List()[0]
+	if len(n.Boots) != maxBoots || len(r.byBoot) != maxBoots {
+		t.Errorf("%d boots kept, %d in the index, want %d", len(n.Boots), len(r.byBoot), maxBoots)
+	}
+	for _, b := range n.Boots {
+		if len(b.Events) > maxEvents {
+			t.Errorf("%d events kept, want at most %d", len(b.Events), maxEvents)
+		}
+	}
+}

@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package netboot
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"slate/builder/initramfs"
+	"slate/dhcp"
+	"slate/images"
+	"slate/images/store"
+	"slate/netboot/api"
+	"slate/netboot/boot"
+	"slate/netboot/config"
+	"slate/netboot/ipxe"
+	"slate/netboot/nodes"
+	"slate/netboot/state"
+	"slate/netboot/state/bolt"
+	"slate/tftp"
+)
+
+// Server is the appliance. Set the fields, then call Run once.
+type Server struct {
+	Settings Settings
+	Version  string       // of the program, for the status
+	Log      *slog.Logger // nil: silent
+	Ready    func()       // called when every service answers; nil: nothing
+
+	started time.Time
+	addr    netip.Addr
+	subnet  netip.Prefix
+	site    *site
+	store   *store.Store
+	state   state.Store
+	nodes   *nodes.Registry
+	scripts *ipxe.Scripts
+	loaders loaders
+
+	controller       []byte
+	controllerDigest images.Digest
+
+	listeners
+}
+
+// listeners are the open sockets of the services.
+type listeners struct {
+	http net.Listener
+	nfs  net.Listener
+	tftp *net.UDPConn
+	dhcp []*dhcp.Conn
+}
+
+// stopTimeout is how long the services may take to end their work.
+const stopTimeout = 3 * time.Second
+
+// Run serves until ctx is cancelled, and then returns nil. Whatever keeps the
+// appliance from starting is reported at once and together: the error joins it.
+func (s *Server) Run(ctx context.Context) error {
+	if s.Log == nil {
+		s.Log = slog.New(slog.DiscardHandler)
+	}
+	s.started = time.Now()
+	defer s.close()
+	if err := s.open(ctx); err != nil {
+		return err
+	}
+
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.nodes.Run(gctx) })
+	g.Go(func() error { return s.serveHTTP(gctx) })
+	g.Go(func() error { return s.serveTFTP(gctx) })
+	g.Go(func() error { return s.serveNFS(gctx) })
+	if s.Settings.DHCP.Mode != DHCPOff {
+		g.Go(func() error { return s.serveDHCP(gctx) })
+	}
+	s.Log.Info("the appliance is ready", "addr", s.addr, "interface", s.Settings.Network.Interface,
+		"dhcp", s.Settings.DHCP.Mode, "tftp", s.Settings.TFTP.Port, "http", s.Settings.HTTP.Port, "nfs", s.Settings.NFS.Port)
+	if s.Ready != nil {
+		s.Ready()
+	}
+	if err := notify(notifyReady); err != nil {
+		s.Log.Warn("the service manager was not told that the appliance is ready", "err", err)
+	}
+	context.AfterFunc(ctx, func() {
+		s.Log.Info("the appliance stops")
+		notify(notifyStopping)
+	})
+	return g.Wait()
+}
+
+// open finds and opens all that serving needs. It goes on after an error, so
+// that the admin sees everything that is wrong in one go.
+func (s *Server) open(ctx context.Context) error {
+	var errs []error
+	try := func(err error) { errs = append(errs, err) }
+
+	try(s.findAddress())
+	var err error
+	s.site, err = openSite(s.Settings.ConfigD, s.Log)
+	try(err)
+	try(s.openStore(ctx))
+	s.loaders = loaders{own: filepath.Join(s.Settings.Data, LoaderDir)}
+	try(s.loaders.check())
+	s.scripts, err = ipxe.New()
+	try(err)
+	if s.addr.IsValid() {
+		try(s.listen(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// findAddress finds the address to serve on: the one of the settings, or the
+// interface's first IPv4 address.
+func (s *Server) findAddress() error {
+	ifc, err := InterfaceByName(s.Settings.Network.Interface)
+	if err != nil {
+		return err
+	}
+	want := s.Settings.Network.Address
+	for _, p := range ifc.Prefixes {
+		if !want.IsValid() || p.Addr() == want {
+			s.addr, s.subnet = p.Addr(), p.Masked()
+			return s.checkRange()
+		}
+	}
+	if want.IsValid() {
+		return &settingsError{fmt.Errorf("network.address: interface %s does not have the address %s", ifc.Name, want),
+			"it has: " + joinPrefixes(ifc.Prefixes)}
+	}
+	return &settingsError{fmt.Errorf("network.interface: %s has no IPv4 address", ifc.Name),
+		fmt.Sprintf("give it one, for instance: ip addr add 10.77.0.1/24 dev %s", ifc.Name)}
+}
+
+func (s *Server) checkRange() error {
+	r := s.Settings.DHCP.Range
+	if s.Settings.DHCP.Mode != DHCPServer {
+		return nil
+	}
+	if !s.subnet.Contains(r.First) || !s.subnet.Contains(r.Last) {
+		return &settingsError{fmt.Errorf("dhcp.range: %s is not inside the subnet %s of %s", r, s.subnet, s.Settings.Network.Interface),
+			fmt.Sprintf("choose a part of %s", s.subnet)}
+	}
+	return nil
+}
+
+func (s *Server) openStore(ctx context.Context) error {
+	var err error
+	if s.store, err = store.Open(s.Settings.Data, store.Options{Log: s.Log}); err != nil {
+		return err
+	}
+	if s.state, err = bolt.Open(filepath.Join(s.Settings.Data, "state.db")); err != nil {
+		return err
+	}
+	s.nodes, err = nodes.Open(ctx, s.state, s.Log, func(mac, serial string) string {
+		return s.site.current().Node("").Etc.NodeName(mac, serial)
+	})
+	if err != nil {
+		return err
+	}
+	if err := s.openController(); err != nil {
+		return err
+	}
+	if s.site == nil || s.site.good == nil {
+		return nil // reported already
+	}
+	_, _, err = s.imageOf(ctx, s.site.current().Node(""))
+	return err
+}
+
+// openController makes the controller's part of the initramfs.
+func (s *Server) openController() error {
+	pub, err := os.ReadFile(s.Settings.Key + PublicKeySuffix)
+	if err == nil {
+		_, err = images.ParsePublicKeys(pub)
+	}
+	if err != nil {
+		return &settingsError{fmt.Errorf("site key: %w", err), "make one with: slate init"}
+	}
+	s.controller, err = initramfs.ControllerCPIO(initramfs.ControllerOptions{SitePub: pub})
+	s.controllerDigest = sha256.Sum256(s.controller)
+	return err
+}
+
+func (s *Server) listen(ctx context.Context) error {
+	var errs []error
+	var err error
+	var lc net.ListenConfig
+	tcp := func(what string, port int) net.Listener {
+		l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort(s.addr.String(), strconv.Itoa(port)))
+		if err != nil {
+			errs = append(errs, portError(what, "tcp", port, err))
+			return nil
+		}
+		return l
+	}
+	if l := tcp("http", s.Settings.HTTP.Port); l != nil {
+		s.http = l
+	}
+	if l := tcp("nfs", s.Settings.NFS.Port); l != nil {
+		s.nfs = l
+	}
+	if s.tftp, err = tftp.Listen(ctx, netip.AddrPortFrom(s.addr, uint16(s.Settings.TFTP.Port))); err != nil {
+		errs = append(errs, err)
+	}
+	if s.dhcp, err = s.listenDHCP(ctx); err != nil {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func (s *Server) close() {
+	for _, c := range []io.Closer{s.http, s.nfs} {
+		if c != nil {
+			c.Close()
+		}
+	}
+	if s.tftp != nil {
+		s.tftp.Close()
+	}
+	for _, c := range s.dhcp {
+		c.Close()
+	}
+	if s.state != nil {
+		s.state.Close()
+	}
+}
+
+// imageOf finds the version that a node with the given configuration boots, and why.
+func (s *Server) imageOf(ctx context.Context, conf *config.Node) (images.Record, string, error) {
+	published, err := s.published()
+	if err != nil {
+		return images.Record{}, "", err
+	}
+	ref, reason, err := boot.ChooseImage(conf.Boot.Image, published)
+	if err != nil {
+		return images.Record{}, "", err
+	}
+	rec, err := s.store.Resolve(ref)
+	if err != nil {
+		return images.Record{}, "", fmt.Errorf("image %s (%s): %w", ref, reason, err)
+	}
+	return rec, reason, nil
+}
+
+// published maps the names of images to their channels.
+func (s *Server) published() (map[string][]string, error) {
+	names, err := s.store.Images()
+	if err != nil {
+		return nil, err
+	}
+	out := map[string][]string{}
+	for _, name := range names {
+		channels, err := s.store.Channels(name)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = nil
+		for c := range channels {
+			out[name] = append(out[name], c)
+		}
+	}
+	return out, nil
+}
+
+func (s *Server) bootServer() boot.Server {
+	return boot.Server{Addr: s.addr, HTTPPort: s.Settings.HTTP.Port}
+}
+
+// status describes the appliance.
+func (s *Server) status() (api.Status, error) {
+	published, err := s.published()
+	if err != nil {
+		return api.Status{}, err
+	}
+	st := api.Status{Version: s.Version, Started: s.started, Address: s.addr.String(), DHCP: string(s.Settings.DHCP.Mode), Nodes: s.nodes.List()}
+	for name, channels := range published {
+		for _, c := range channels {
+			rec, err := s.store.Resolve(images.Ref{Name: name, Channel: c})
+			if err != nil {
+				return st, err
+			}
+			st.Images = append(st.Images, fmt.Sprintf("%s@%s = %s", name, c, rec.Ref()))
+		}
+	}
+	return st, nil
+}
+
+func (s *Server) serveHTTP(ctx context.Context) error {
+	srv := &http.Server{
+		Handler:           s.httpHandler(),
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	stop := context.AfterFunc(ctx, func() {
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		if srv.Shutdown(wait) != nil {
+			srv.Close()
+		}
+	})
+	defer stop()
+	if err := srv.Serve(s.http); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("http: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package netboot
+
+import (
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"slate/netboot/config"
+)
+
+// site gives the present config.d. A change on disk is taken over when it is
+// asked for next; a config.d that has become bad is reported once, and the last
+// good one stays in force.
+type site struct {
+	dir string
+	log *slog.Logger
+
+	mu    sync.Mutex
+	good  *config.Site
+	stamp string
+}
+
+func openSite(dir string, log *slog.Logger) (*site, error) {
+	s := &site{dir: dir, log: log, stamp: stampOf(dir)}
+	if _, err := os.Stat(dir); err != nil {
+		return nil, &settingsError{err, "write a starter config.d with: slate init"}
+	}
+	var err error
+	s.good, err = config.Load(os.DirFS(dir))
+	return s, err
+}
+
+func (s *site) current() *config.Site {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stamp := stampOf(s.dir)
+	if stamp == s.stamp {
+		return s.good
+	}
+	s.stamp = stamp
+	fresh, err := config.Load(os.DirFS(s.dir))
+	if err != nil {
+		s.log.Error("config.d has errors; the last good one stays in force", "err", err)
+		return s.good
+	}
+	s.log.Info("config.d was read again", "dir", s.dir)
+	s.good = fresh
+	return fresh
+}
+
+// stampOf changes when a file below dir does.
+func stampOf(dir string) string {
+	var b strings.Builder
+	err := fs.WalkDir(os.DirFS(dir), ".", func(p string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(&b, p, info.Size(), info.ModTime().UnixNano())
+		return nil
+	})
+	if err != nil {
+		fmt.Fprintln(&b, err)
+	}
+	return b.String()
+}

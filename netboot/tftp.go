@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package netboot
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+
+	"slate/netboot/api"
+	"slate/netboot/nodes"
+	"slate/tftp"
+)
+
+func (s *Server) serveTFTP(ctx context.Context) error {
+	srv := &tftp.Server{
+		Open: func(name string, _ netip.AddrPort) (tftp.File, error) {
+			f, err := s.loaders.open(name)
+			if err != nil {
+				return nil, err
+			}
+			return tftp.OSFile(f)
+		},
+		Events: s.tftpEvent,
+		Log:    s.Log,
+	}
+	return srv.Serve(ctx, s.tftp)
+}
+
+// tftpEvent puts the loader's download into the timeline of the machine that
+// fetches it.
+func (s *Server) tftpEvent(ev tftp.Event) {
+	e := api.Event{Step: api.StepLoader, Text: ev.Name}
+	switch ev.Kind {
+	case tftp.Requested, tftp.Probed:
+		return
+	case tftp.Done:
+		e.State = api.StateDone
+		e.Text += fmt.Sprintf(": %d KB by TFTP in %.2f s", ev.Bytes/1000, ev.Duration.Seconds())
+	default:
+		e.State = api.StateFailed
+		e.Text += ": " + ev.Reason
+	}
+	addr := ev.Client.Addr().Unmap()
+	if mac := macOf(addr); mac != "" {
+		s.nodes.Firmware(nodes.Facts{MAC: mac, Address: addr.String()}, e)
+		return
+	}
+	s.nodes.ByAddress(addr.String(), e)
+}
