@@ -52,7 +52,7 @@ type batch struct {
 	err     error
 }
 
-type change struct{ key, value []byte } // value nil: delete
+type change struct{ key, value []byte }
 
 // ErrClosed is what Bind returns after Close.
 var ErrClosed = errors.New("lease store is closed")
@@ -70,11 +70,7 @@ func (e *fileError) Hint() string  { return e.hint }
 // Open opens or creates the lease file and reads it. log nil: silent. An entry
 // that cannot be read is left out and logged; the rest counts.
 func Open(path string, log *slog.Logger) (_ *Store, err error) {
-	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout:        time.Second,
-		NoFreelistSync: true, // less to write in each commit; rebuilt on open
-		FreelistType:   bbolt.FreelistMapType,
-	})
+	db, err := openFile(path)
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, &fileError{path, "only one slate serve can run on a data directory; end the other one first", errors.New("in use by another process")}
@@ -95,6 +91,18 @@ func Open(path string, log *slog.Logger) (_ *Store, err error) {
 	s.done = make(chan struct{})
 	go s.write()
 	return s, nil
+}
+
+// openFile opens the database. bbolt panics on pages that make no sense; the
+// free list is kept in the file because without it bbolt would walk all pages in
+// a goroutine of its own, where a panic ends the process.
+func openFile(path string) (db *bbolt.DB, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("not readable: %v", r)
+		}
+	}()
+	return bbolt.Open(path, 0o600, &bbolt.Options{Timeout: time.Second, FreelistType: bbolt.FreelistMapType})
 }
 
 const damagedHint = "the file is damaged: move it away and start again; machines keep their addresses and report them when they renew"
@@ -181,19 +189,27 @@ func (s *Store) flush() {
 	if b == nil {
 		return
 	}
-	b.err = s.db.Update(func(tx *bbolt.Tx) error {
+	if b.err = s.commit(b.changes); b.err != nil {
+		s.log.Error("leases not written", "leases", len(b.changes), "err", b.err)
+	}
+	close(b.done)
+}
+
+func (s *Store) commit(changes []change) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("lease file damaged: %v", r)
+		}
+	}()
+	return s.db.Update(func(tx *bbolt.Tx) error {
 		bucket := tx.Bucket(bucketLeases)
-		for _, c := range b.changes {
+		for _, c := range changes {
 			if err := bucket.Put(c.key, c.value); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if b.err != nil {
-		s.log.Error("leases not written", "leases", len(b.changes), "err", b.err)
-	}
-	close(b.done)
 }
 
 // save queues the lease for the disk; s.mu is held. wait on the result.
