@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package agent is the part of the controller that stays while the system runs.
+// It renews the lease of the interface that the root hangs on, tells the appliance
+// when the machine is ready for a login, and delivers the events that the boot
+// could not send in time.
+//
+// It runs from a copy in /run/slate, so that it needs nothing of the root it
+// serves, and its first argument begins with '@', so that systemd spares it when
+// it ends all other processes (systemd.io/ROOT_STORAGE_DAEMONS).
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"slate/installer/machine"
+	"slate/installer/network"
+	"slate/installer/servers"
+	"slate/netboot/api"
+)
+
+// Argv0 is the name the agent runs under.
+const Argv0 = "@slate-agent"
+
+// Files of the agent, below its directory.
+const (
+	ConfigFile = "agent.json"
+	LeaseFile  = "lease.json"
+)
+
+// Config is what the controller leaves for the agent.
+type Config struct {
+	Server  string      `json:"server,omitempty"`
+	Boot    string      `json:"boot,omitempty"`
+	Node    string      `json:"node,omitempty"`
+	Pending []api.Event `json:"pending,omitempty"`
+}
+
+// Save writes the configuration.
+func (c Config) Save(dir string) error {
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, ConfigFile), append(b, '\n'), 0o600)
+}
+
+// Agent is the running agent. Its zero value for Root and the functions means the
+// real machine.
+type Agent struct {
+	Dir  string // /run/slate
+	Root string // of /proc, in tests
+	Log  io.Writer
+
+	now    func() time.Time
+	extend func(context.Context, network.Lease, network.Action) (network.Lease, error)
+	renew  func(context.Context, network.Lease) (network.Lease, error)
+	apply  func(network.Lease) error
+	remove func(network.Lease) error
+	look   time.Duration
+}
+
+func (a *Agent) defaults(node string) {
+	client := func(l network.Lease) network.Client {
+		mac, _ := net.ParseMAC(l.MAC)
+		return network.Client{Interface: network.Interface{Index: l.Index, Name: currentName(l), MAC: mac}, Hostname: node}
+	}
+	if a.now == nil {
+		a.now = time.Now
+	}
+	if a.extend == nil {
+		a.extend = func(ctx context.Context, l network.Lease, act network.Action) (network.Lease, error) {
+			return client(l).Extend(ctx, l, act)
+		}
+	}
+	if a.renew == nil {
+		a.renew = func(ctx context.Context, l network.Lease) (network.Lease, error) {
+			ctx, cancel := context.WithTimeout(ctx, time.Minute)
+			defer cancel()
+			return client(l).Acquire(ctx)
+		}
+	}
+	if a.apply == nil {
+		a.apply = network.Apply
+	}
+	if a.remove == nil {
+		a.remove = network.Remove
+	}
+	if a.look == 0 {
+		a.look = time.Second
+	}
+	if a.Log == nil {
+		a.Log = io.Discard
+	}
+}
+
+// currentName finds the interface by its index: udev may have renamed it.
+func currentName(l network.Lease) string {
+	if i, err := net.InterfaceByIndex(l.Index); err == nil {
+		return i.Name
+	}
+	return l.Interface
+}
+
+func (a *Agent) logf(format string, args ...any) {
+	fmt.Fprintf(a.Log, "slate-agent: "+format+"\n", args...)
+}
+
+// Run works until ctx ends.
+func (a *Agent) Run(ctx context.Context) error {
+	var c Config
+	b, err := os.ReadFile(filepath.Join(a.Dir, ConfigFile))
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(b, &c); err != nil {
+		return fmt.Errorf("%s: %w", ConfigFile, err)
+	}
+	a.defaults(c.Node)
+	rep := servers.NewReporter(c.Pending...)
+	if u, err := url.Parse(c.Server); err == nil && c.Server != "" {
+		rep.Start(ctx, servers.Client{Server: u, Boot: c.Boot})
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if a.waitLogin(ctx, 10*time.Minute) {
+			rep.Add(api.Event{Step: api.StepLogin, State: api.StateDone, Uptime: machine.Uptime()})
+		}
+	}()
+	err = a.keepLease(ctx)
+	<-done
+	rep.Stop(time.Second)
+	return err
+}
+
+// keepLease renews the lease for as long as the machine runs. When the lease ends
+// all the same, the address stays: without it the root is gone for certain, with
+// it only perhaps, and the next answer settles it.
+func (a *Agent) keepLease(ctx context.Context) error {
+	file := filepath.Join(a.Dir, LeaseFile)
+	l, err := network.LoadLease(file)
+	if errors.Is(err, os.ErrNotExist) {
+		<-ctx.Done() // a static address
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for {
+		act, pause := l.Next(a.now())
+		if act != network.Wait {
+			if n, ok := a.step(ctx, l, act); ok {
+				l = n
+				if err := l.Save(file); err != nil {
+					a.logf("%v", err)
+				}
+				continue
+			}
+		}
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		}
+	}
+}
+
+// step does what the lease needs and gives the lease to go on with.
+func (a *Agent) step(ctx context.Context, l network.Lease, act network.Action) (network.Lease, bool) {
+	if act != network.Discover {
+		n, err := a.extend(ctx, l, act)
+		if err == nil {
+			if err := a.apply(n); err != nil {
+				a.logf("%v", err)
+			}
+			return n, true
+		}
+		if !errors.Is(err, network.ErrRefused) {
+			a.logf("the lease of %v was not renewed: %v", l.Address.Addr(), err)
+			return l, false
+		}
+		a.logf("%v: asking for another address", err)
+	}
+	n, err := a.renew(ctx, l)
+	if err != nil {
+		a.logf("the lease of %v has ended and no server gives another; keeping it: %v", l.Address.Addr(), err)
+		return l, false
+	}
+	if err := a.apply(n); err != nil {
+		a.logf("%v", err)
+		return l, false
+	}
+	if n.Address != l.Address {
+		// The new address is there before the old one goes: the kernel's NFS client
+		// finds its way on by itself when the connection breaks.
+		a.logf("the address of %s is now %v, was %v", l.Interface, n.Address, l.Address)
+		if err := a.remove(l); err != nil {
+			a.logf("%v", err)
+		}
+		if err := a.apply(n); err != nil {
+			a.logf("%v", err)
+		}
+	}
+	return n, true
+}
+
+// waitLogin waits until a program that asks for a login runs on a terminal.
+func (a *Agent) waitLogin(ctx context.Context, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	tick := time.NewTicker(a.look)
+	defer tick.Stop()
+	for {
+		if HasLogin(a.Root) {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// HasLogin looks for a getty, a login program or a display manager below root.
+func HasLogin(root string) bool {
+	files, _ := filepath.Glob(filepath.Join(root, "/proc/[0-9]*/comm"))
+	for _, f := range files {
+		b, _ := os.ReadFile(f)
+		switch strings.TrimSpace(string(b)) {
+		case "agetty", "getty", "mingetty", "mgetty", "login", "gdm3", "gdm", "lightdm", "sddm":
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package installer is the controller: everything between the kernel and the
+// system's own init. It runs as /init of the initramfs and takes the machine
+// through the steps that Stages lists; slate-init plan prints them.
+//
+// # Kernel parameters
+//
+//	slate.server=http://10.77.0.1:8070      the appliance
+//	slate.node=lab-0a1b2c                   node name; host name of the system
+//	slate.boot=ID                           identity of this boot, for events
+//	slate.image=demo/1                      version, for people
+//	slate.tree=DIGEST                       digest of the tree list
+//	slate.nfs=10.77.0.1:2049:/demo/DIGEST   where the root is
+//	slate.mode=ask|diskless                 what to do without a local system
+//	slate.choice=diskless|shell|reboot|poweroff   the chooser's answer when nobody is there
+//	slate.timeout=10                        seconds until then; 0: wait for a person
+//	slate.overlay=50%                       cap of what the system may write, in memory
+//	BOOTIF=01-52-54-00-12-34-56             the interface the firmware booted from
+//	console=...                             all consoles show the boot and take keys
+//	module.option=value, modprobe.blacklist=a,b   as modprobe reads them
+//
+// # Files of the initramfs
+//
+//	/init                            this program
+//	/lib/modules/RELEASE/            modules, modules.dep, .alias, .softdep, .builtin
+//	/lib/firmware/                   what drivers ask for
+//	/etc/slate/*.sha256              digests of the files above
+//
+// # Files it leaves in the running system
+//
+//	/run/slate/facts                 who and what runs here, KEY=value lines
+//	/run/slate/boot.log              what was on the screen
+//	/run/slate/root                  the bare image, read-only
+//	/run/slate/rw                    what was written since the start
+//	/run/slate/lease.json            the DHCP lease, kept up by the agent
+//	/run/slate/slate-init            the agent's program
+//
+// # Processes
+//
+// PID 1 only supervises: it starts the controller as its child, so that even a
+// fault that the Go runtime does not survive (memory, a crash) ends in a message
+// and a choice rather than in a kernel panic. When the child is done, PID 1
+// switches the root, starts the agent and becomes the system's init.
+package installer
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"slate/installer/machine"
+	"slate/installer/network"
+	"slate/installer/root"
+	"slate/installer/screen"
+	"slate/installer/servers"
+	"slate/netboot/api"
+)
+
+// RunDir is where the controller leaves its files in the running system.
+const RunDir = "/run/slate"
+
+// Boot is one start of a machine: what was asked for, what was found, what has
+// happened so far. The stages fill it in order.
+type Boot struct {
+	Root     string // of /proc, /sys, ... in tests; "" is /
+	Settings machine.Settings
+	Args     []string // words the kernel left for init
+	Console  *screen.Console
+	Reporter *servers.Reporter
+
+	Identity machine.Identity
+	Memory   machine.Memory
+	Loader   *machine.Loader
+	Lease    network.Lease
+	Changes  []root.Change
+	Mounts   []machine.Mount
+	Init     string // program in the new root
+
+	restore []func() // undo what the kernel was told, before the hand-over
+
+	mu    sync.Mutex
+	step  api.Step
+	limit time.Duration
+	note  string
+	log   strings.Builder
+}
+
+// maxOwnLog bounds the log kept for /run/slate/boot.log.
+const maxOwnLog = 256 << 10
+
+// printf writes to the consoles and to the log.
+func (b *Boot) printf(format string, a ...any) {
+	s := fmt.Sprintf(format, a...)
+	b.mu.Lock()
+	if b.log.Len() < maxOwnLog {
+		fmt.Fprintf(&b.log, "[%8.2f] %s", machine.Uptime(), s)
+	}
+	c := b.Console
+	b.mu.Unlock()
+	if c != nil {
+		fmt.Fprint(c, screen.Plain(strings.TrimSuffix(s, "\n"))+"\n")
+	}
+}
+
+// Note tells what a step does or waits for now.
+func (b *Boot) Note(format string, a ...any) {
+	s := fmt.Sprintf(format, a...)
+	b.mu.Lock()
+	same := b.note == s
+	b.note = s
+	step := b.step
+	b.mu.Unlock()
+	if !same {
+		b.printf("slate:   %s\n", s)
+		b.event(step, api.StateNote, s)
+	}
+}
+
+func (b *Boot) begin(step api.Step, limit time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.step, b.limit, b.note = step, limit, ""
+}
+
+func (b *Boot) waitingFor() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.note == "" {
+		return "still at it"
+	}
+	return b.note
+}
+
+func (b *Boot) event(step api.Step, state api.State, text string) {
+	if b.Reporter != nil {
+		b.Reporter.Add(api.Event{Step: step, State: state, Text: screen.Plain(text), Uptime: machine.Uptime()})
+	}
+}
+
+// Log gives what happened so far, with times.
+func (b *Boot) Log() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.log.String()
+}
+
+// client speaks to the appliance about this boot.
+func (b *Boot) client() servers.Client {
+	return servers.Client{Server: b.Settings.Server, Boot: b.Settings.Boot}
+}
+
+// node is the machine's name: the one it was given, or one made from the address
+// on its label, so that two unknown machines are told apart.
+func (b *Boot) node() string {
+	if b.Settings.Node != "" {
+		return b.Settings.Node
+	}
+	mac := b.Lease.MAC
+	if mac == "" {
+		mac = b.Settings.BootMAC.String()
+	}
+	mac = strings.ReplaceAll(mac, ":", "")
+	if len(mac) < 6 {
+		return "node"
+	}
+	return "node-" + mac[len(mac)-6:]
+}
+
+// facts are the lines below the choices.
+func (b *Boot) facts() []screen.Fact {
+	var out []screen.Fact
+	add := func(name, value string) {
+		if value = strings.TrimSpace(value); value != "" {
+			out = append(out, screen.Fact{Name: name, Value: value})
+		}
+	}
+	add("Machine", strings.TrimSpace(b.Identity.Vendor+" "+b.Identity.Product+" "+b.Identity.Serial))
+	if b.Lease.Address.IsValid() {
+		add("Address", fmt.Sprintf("%s on %s (%s)", b.Lease.Address.Addr(), b.Lease.Interface, b.Lease.MAC))
+	}
+	if b.Settings.Server != nil {
+		add("Server", b.Settings.Server.String())
+	}
+	tree := ""
+	if len(b.Settings.Tree) >= 12 {
+		tree = " (" + b.Settings.Tree[:12] + ")"
+	}
+	add("Image", b.Settings.Image+tree)
+	return out
+}
+
+// factsFile is /run/slate/facts: plain KEY=value lines for people and scripts.
+func (b *Boot) factsFile() string {
+	var s strings.Builder
+	line := func(k, v string) { fmt.Fprintf(&s, "SLATE_%s=%q\n", k, v) }
+	line("NODE", b.node())
+	line("BOOT", b.Settings.Boot)
+	line("MODE", "diskless")
+	line("IMAGE", b.Settings.Image)
+	line("TREE", b.Settings.Tree)
+	if b.Settings.Server != nil {
+		line("SERVER", b.Settings.Server.String())
+	}
+	line("ROOT", b.Settings.NFS.String())
+	line("INTERFACE", b.Lease.Interface)
+	line("MAC", b.Lease.MAC)
+	if b.Lease.Address.IsValid() {
+		line("ADDRESS", b.Lease.Address.String())
+	}
+	line("OVERLAY", b.Settings.Overlay.String())
+	return s.String()
+}
+
+// path gives a system path below the root that tests replace.
+func (b *Boot) path(p string) string { return filepath.Join(b.Root, p) }
+
+func readText(name string) string {
+	t, _ := os.ReadFile(name)
+	return strings.TrimSpace(string(t))
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package installer
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"slate/installer/machine"
+	"slate/installer/screen"
+)
+
+// noSystem is the message of the chooser.
+const noSystem = "No system image was found on this machine."
+
+// failWait is how long a failure stays on the screen before the machine starts
+// over: nobody may be there, and the cause may have gone away by then.
+const failWait = 2 * time.Minute
+
+// chooserItems are the choices that exist, in the order of the screen.
+func chooserItems(image string) []screen.Item {
+	if image == "" {
+		image = "the appliance's image"
+	}
+	return []screen.Item{
+		{ID: string(machine.ChooseDiskless), Text: "Run " + image + " diskless, from the appliance", Next: "Running diskless"},
+		{ID: string(machine.ChooseShell), Text: "Open a shell", Next: "A shell opens"},
+		{ID: string(machine.ChooseReboot), Text: "Restart", Next: "Restarting"},
+		{ID: string(machine.ChoosePowerOff), Text: "Power off", Next: "Powering off"},
+	}
+}
+
+// chooser makes the menu of the chooser.
+func (b *Boot) chooser(now time.Time) *screen.Menu {
+	m := &screen.Menu{Node: b.node(), Title: noSystem, Items: chooserItems(b.Settings.Image), Facts: b.facts()}
+	for i, it := range m.Items {
+		if it.ID == string(b.Settings.Choice) {
+			m.Selected, m.Default = i, i
+		}
+	}
+	if b.Settings.Timeout > 0 {
+		m.Deadline = now.Add(b.Settings.Timeout)
+	}
+	return m
+}
+
+// chooseSystem looks for a local system. There is none yet that this controller
+// could start, so policy or a person decides what to do without.
+func chooseSystem(ctx context.Context, b *Boot) error {
+	b.Note("%s", noSystem)
+	if b.Settings.Mode == machine.Diskless {
+		return nil
+	}
+	m := b.chooser(time.Now())
+	for {
+		id, err := b.Console.Choose(ctx, m)
+		if err != nil {
+			return err
+		}
+		if id == string(machine.ChooseDiskless) {
+			b.Note("running diskless")
+			return nil
+		}
+		if err := b.do(ctx, id); err != nil {
+			return err
+		}
+		m.Deadline = time.Time{} // a person was here
+	}
+}
+
+// do carries out a choice that is common to all menus.
+func (b *Boot) do(ctx context.Context, id string) error {
+	switch id {
+	case string(machine.ChooseShell):
+		b.shell(ctx)
+	case string(machine.ChooseReboot):
+		b.printf("slate: restarting\n")
+		b.leave("restart")
+		return machine.End(machine.Restart)
+	case string(machine.ChoosePowerOff):
+		b.printf("slate: powering off\n")
+		b.leave("power off")
+		return machine.End(machine.Off)
+	}
+	return nil
+}
+
+// Choices of the failure screen beside those of the chooser.
+const (
+	again    = "again"
+	moveOn   = "move-on"
+	powerOff = string(machine.ChoosePowerOff)
+	reboot   = string(machine.ChooseReboot)
+	shellID  = string(machine.ChooseShell)
+)
+
+// failMenu shows what went wrong and what can be done about it.
+func (b *Boot) failMenu(f Failure, now time.Time) *screen.Menu {
+	m := &screen.Menu{
+		Node:   b.node(),
+		Title:  "The start stopped at step " + f.Position + ", " + string(f.Stage.Name) + ".",
+		Detail: strings.Split(f.Err.Error(), "\n"), Facts: b.facts(), Deadline: now.Add(failWait),
+	}
+	var h interface{ Hint() string }
+	if errors.As(f.Err, &h) {
+		m.Hint = h.Hint()
+	}
+	if f.Stage.Run != nil {
+		m.Items = append(m.Items, screen.Item{ID: again, Text: "Try again"})
+	}
+	if f.Stage.OnFail.MayMoveOn {
+		m.Items = append(m.Items, screen.Item{ID: moveOn, Text: "Go on without it"})
+	}
+	m.Items = append(m.Items,
+		screen.Item{ID: shellID, Text: "Open a shell"},
+		screen.Item{ID: reboot, Text: "Restart", Next: "Restarting"},
+		screen.Item{ID: powerOff, Text: "Power off"})
+	for i, it := range m.Items {
+		if it.ID == reboot {
+			m.Default = i
+		}
+	}
+	return m
+}
+
+// failed asks what to do about a stage that failed for good.
+func (b *Boot) failed(ctx context.Context, f Failure) Decision {
+	if b.Console == nil {
+		b.openConsoles()
+	}
+	m := b.failMenu(f, time.Now())
+	for {
+		id, err := b.Console.Choose(ctx, m)
+		switch {
+		case err != nil:
+			return GiveUp
+		case id == again:
+			return TryAgain
+		case id == moveOn:
+			return GoOn
+		}
+		if err := b.do(ctx, id); err != nil {
+			b.printf("slate: %s: %v\n", id, err)
+		}
+		m.Deadline = time.Time{}
+	}
+}

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package installer
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"slate/installer/agent"
+	"slate/netboot/api"
+)
+
+// handoverFile is what the controller leaves for PID 1.
+const handoverFile = RunDir + "/handover.json"
+
+// agentProgram is the copy of this program that outlives the initramfs.
+const agentProgram = RunDir + "/slate-init"
+
+// handover is what PID 1 does once the controller has ended well.
+type handover struct {
+	Init string   `json:"init"`
+	Args []string `json:"args,omitempty"`
+}
+
+// handOver leaves behind what the running system needs of us. After it the
+// controller ends, and PID 1 goes on.
+func handOver(_ context.Context, b *Boot) error {
+	if err := os.MkdirAll(RunDir, 0o755); err != nil {
+		return err
+	}
+	self, err := os.Readlink("/proc/self/exe") // os.Executable looked before /proc was there
+	if err != nil {
+		return err
+	}
+	if err := copyProgram(self, agentProgram); err != nil {
+		return fmt.Errorf("copy the agent: %w", err)
+	}
+	if err := b.Lease.Save(filepath.Join(RunDir, agent.LeaseFile)); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(RunDir, "facts"), []byte(b.factsFile()), 0o644); err != nil {
+		return err
+	}
+	text, err := json.Marshal(handover{Init: b.Init, Args: b.Args})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(handoverFile, text, 0o600); err != nil {
+		return err
+	}
+	b.Note("starting %s", b.Init)
+	return nil
+}
+
+// finish is the end of the controller: what the kernel was told is undone, the
+// events that could not be sent yet go to the agent, the consoles are given back.
+func (b *Boot) finish() error {
+	for _, undo := range b.restore {
+		undo()
+	}
+	// The agent delivers what the appliance did not take in time.
+	c := agent.Config{Boot: b.Settings.Boot, Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond)}
+	if b.Settings.Server != nil {
+		c.Server = b.Settings.Server.String()
+	}
+	if err := c.Save(RunDir); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(RunDir, "boot.log"), []byte(b.Log()), 0o644); err != nil {
+		return err
+	}
+	if b.Console != nil {
+		b.Console.Close()
+	}
+	return nil
+}
+
+func copyProgram(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o755)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(out, in); err != nil {
+		out.Close()
+		return err
+	}
+	return out.Close()
+}
+
+// leave tells the appliance that a person, or a count-down, ended the boot.
+func (b *Boot) leave(what string) {
+	b.event(b.step, api.StateNote, what)
+	b.Reporter.Stop(500 * time.Millisecond)
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package machine
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Release is the running kernel's release.
+func Release() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
+// Memory is what /proc/meminfo says, in bytes.
+type Memory struct{ Total, Available int64 }
+
+// ReadMemory reads /proc/meminfo below root.
+func ReadMemory(root string) (Memory, error) {
+	b, err := os.ReadFile(filepath.Join(root, "/proc/meminfo"))
+	if err != nil {
+		return Memory{}, err
+	}
+	m := parseMeminfo(b)
+	if m.Total == 0 {
+		return m, errors.New("/proc/meminfo has no MemTotal")
+	}
+	return m, nil
+}
+
+func parseMeminfo(b []byte) (m Memory) {
+	for line := range strings.Lines(string(b)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		kb, err := strconv.ParseInt(f[1], 10, 64)
+		if err != nil || kb < 0 || kb > 1<<43 {
+			continue
+		}
+		switch f[0] {
+		case "MemTotal:":
+			m.Total = kb << 10
+		case "MemAvailable:":
+			m.Available = kb << 10
+		}
+	}
+	return m
+}
+
+// Identity is what the firmware says about the machine.
+type Identity struct{ Vendor, Product, Serial, UUID string }
+
+// ReadIdentity reads /sys/class/dmi/id below root. Boards that were never given
+// an identity carry well-known fillers; those are dropped.
+func ReadIdentity(root string) Identity {
+	get := func(name string) string {
+		b, _ := os.ReadFile(filepath.Join(root, "/sys/class/dmi/id", name))
+		s := strings.Map(func(r rune) rune {
+			if r < ' ' || r > '~' {
+				return -1
+			}
+			return r
+		}, strings.TrimSpace(string(b)))
+		switch strings.ToLower(s) {
+		case "to be filled by o.e.m.", "default string", "system serial number", "not specified", "none", "0", "0123456789",
+			"00000000-0000-0000-0000-000000000000", "ffffffff-ffff-ffff-ffff-ffffffffffff", "03000200-0400-0500-0006-000700080009":
+			return ""
+		}
+		return s
+	}
+	return Identity{Vendor: get("sys_vendor"), Product: get("product_name"), Serial: get("product_serial"), UUID: strings.ToLower(get("product_uuid"))}
+}
+
+// MachineID derives systemd's machine identity from what does not change between
+// boots, so that journal, DHCP and dbus identities are stable on a machine that
+// forgets everything else. Both parts go in: board identities repeat, and network
+// adapters move between machines.
+func MachineID(id Identity, mac string) string {
+	sum := sha256.Sum256([]byte("slate machine-id 1\n" + id.UUID + "\n" + id.Serial + "\n" + strings.ToLower(mac) + "\n"))
+	b := sum[:16]
+	b[6] = b[6]&0x0f | 0x40 // a version 4 UUID, as machine-id(5) wants
+	b[8] = b[8]&0x3f | 0x80
+	return hex.EncodeToString(b)
+}
+
+// DigestLists is where the builder lists the initramfs' own files, one list for
+// each archive it consists of, in the format of sha256sum, paths from the root.
+const DigestLists = "/etc/slate/*.sha256"
+
+// CheckFiles compares files with a digest list and gives the number of good ones.
+// Every bad one is named in the error.
+func CheckFiles(root string, list io.Reader) (good int, err error) {
+	var errs []error
+	sc := bufio.NewScanner(list)
+	for n := 1; sc.Scan(); n++ {
+		line := strings.TrimSpace(sc.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		want, name, ok := strings.Cut(line, " ")
+		name = strings.TrimLeft(name, " *")
+		if sum, err := hex.DecodeString(want); !ok || err != nil || len(sum) != sha256.Size || name == "" {
+			errs = append(errs, fmt.Errorf("digest list, line %d: not a line of sha256sum", n))
+			continue
+		}
+		// A name with ".." stays below the root: Join cleans it from "/".
+		switch got, err := fileDigest(filepath.Join(root, filepath.Join("/", name))); {
+		case err != nil:
+			errs = append(errs, err)
+		case got != strings.ToLower(want):
+			errs = append(errs, fmt.Errorf("%s is damaged", name))
+		default:
+			good++
+		}
+	}
+	return good, errors.Join(append(errs, sc.Err())...)
+}
+
+func fileDigest(name string) (string, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("%s: %w", name, err)
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// Consoles gives the devices of all consoles the kernel writes to, in its order.
+// tty0 stands for the screen that is shown.
+func Consoles(root string) []string {
+	b, _ := os.ReadFile(filepath.Join(root, "/sys/class/tty/console/active"))
+	return strings.Fields(string(b))
+}
+
+// Quiet keeps the kernel's messages off the consoles, all but the emergencies,
+// and gives a function that restores what the command line asked for.
+func Quiet(root string) (restore func()) {
+	file := filepath.Join(root, "/proc/sys/kernel/printk")
+	old, err := os.ReadFile(file)
+	if err != nil {
+		return func() {}
+	}
+	_ = os.WriteFile(file, []byte("1"), 0o644)
+	return func() { _ = os.WriteFile(file, bytes.TrimSpace(old), 0o644) }
+}
+
+// Stir adds what this machine knows to the kernel's random pool. It is not
+// credited as entropy: anybody on the network may know it too. It makes machines
+// that start side by side differ; the pool itself is filled by the processor and
+// by timing, and the kernel makes readers wait until it is.
+func Stir(words ...string) {
+	f, err := os.OpenFile("/dev/urandom", os.O_WRONLY, 0)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	_, _ = f.WriteString(strings.Join(words, "\n"))
+}
+
+// Uptime is the time since the kernel started, in seconds.
+func Uptime() float64 {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0
+	}
+	return float64(ts.Nano()) / 1e9
+}
+
+// Power is a way to end.
+type Power int
+
+// The ways to end.
+const (
+	Restart Power = unix.LINUX_REBOOT_CMD_RESTART
+	Off     Power = unix.LINUX_REBOOT_CMD_POWER_OFF
+)
+
+// End writes out what is in memory and ends the machine's run. It returns only
+// when the kernel refuses.
+func End(p Power) error {
+	unix.Sync()
+	return unix.Reboot(int(p))
+}

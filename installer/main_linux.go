@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package installer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"slate/installer/agent"
+	"slate/installer/machine"
+	"slate/installer/root"
+	"slate/installer/screen"
+	"slate/installer/servers"
+	"slate/netboot/api"
+)
+
+// Main is the whole program: which part it plays depends on how it was started.
+// As PID 1 it does not return.
+func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	switch {
+	case os.Getpid() == 1:
+		supervise(args)
+		return 1 // not reached
+	case filepath.Base(args[0]) == agent.Argv0:
+		return runAgent(ctx)
+	case len(args) > 2 && args[1] == "-q" && args[2] == "--":
+		return modprobe(ctx, args[3:]) // as the kernel calls its modprobe
+	case len(args) > 1 && args[1] == controllerRole && os.Getppid() == 1:
+		return controller(ctx, args[2:])
+	case len(args) > 1 && args[1] == "plan":
+		fmt.Fprint(stdout, Plan(strings.Join(args[2:], " ")))
+		return 0
+	}
+	fmt.Fprintln(stderr, "slate-init is the first program of a machine that boots from slate; it does its work as process 1.")
+	fmt.Fprintln(stderr, "Here it can only show what it would do:  slate-init plan [KERNEL COMMAND LINE]")
+	return 2
+}
+
+// controllerRole is the argument by which PID 1 starts the controller.
+const controllerRole = "controller"
+
+// Environment of the controller, from PID 1.
+const (
+	envFailed = "SLATE_FAILED" // what went wrong in the last try
+	envMoved  = "SLATE_MOVED"  // set once the initramfs is gone
+)
+
+// Plan prints what a machine with this kernel command line would do.
+func Plan(cmdline string) string {
+	b := &Boot{Settings: machine.ParseCmdline(cmdline)}
+	var s strings.Builder
+	s.WriteString(FormatStages(Stages()))
+	for _, p := range b.Settings.Problems {
+		s.WriteString("\n" + p + "\n")
+	}
+	s.WriteString("\nBefore everything:\n" + root.Format(machine.EarlyMounts()))
+	if b.Settings.NFS.Server.IsValid() {
+		s.WriteString("\nThe root:\n" + b.rootPlan())
+	}
+	return s.String()
+}
+
+// controller takes the machine through the stages. Exit status 0 tells PID 1 that
+// the new root is ready; it never ends otherwise by itself.
+func controller(ctx context.Context, args []string) int {
+	b := &Boot{Args: args, Reporter: servers.NewReporter()}
+	r := Runner{Stages: Stages(), Fail: b.failed}
+	if text := os.Getenv(envFailed); text != "" {
+		if b.afterCrash(ctx, text) == GiveUp {
+			return 1
+		}
+	}
+	if err := r.Run(ctx, b); err != nil {
+		b.printf("slate: %v\n", err)
+		return 1
+	}
+	if err := b.finish(); err != nil {
+		fmt.Fprintf(os.Stderr, "slate: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// afterCrash shows what ended the controller before this one, or what PID 1 could
+// not do, before anything is tried again.
+func (b *Boot) afterCrash(ctx context.Context, text string) Decision {
+	_ = machine.MountEarly()
+	b.Settings = machine.ParseCmdline(readText("/proc/cmdline"))
+	b.Identity = machine.ReadIdentity("")
+	b.printf("slate: %s\n", text)
+	s := Stage{Name: api.StepHandover, OnFail: OnFail{Then: Ask}}
+	if os.Getenv(envMoved) == "" {
+		s.Run = func(context.Context, *Boot) error { return nil } // there is something to try again
+	}
+	for {
+		d := b.failed(ctx, Failure{Stage: s, Position: "10/10", Err: errors.New(text)})
+		if d == TryAgain && s.Run != nil || d == GiveUp {
+			return d
+		}
+	}
+}
+
+// modprobe loads what the kernel asks for by name.
+func modprobe(ctx context.Context, names []string) int {
+	x, err := machine.ReadModuleIndex(os.DirFS("/"), machine.Release())
+	if err != nil {
+		return 1
+	}
+	l := machine.Loader{Index: x, Settings: machine.ParseCmdline(readText("/proc/cmdline"))}
+	if _, err := l.Load(ctx, names...); err != nil {
+		return 1
+	}
+	return 0
+}
+
+func runAgent(ctx context.Context) int {
+	// The kernel log is the one place that is there before, during and after
+	// every other log of the system; syslog and the journal read it too.
+	log, err := os.OpenFile("/dev/kmsg", os.O_WRONLY, 0)
+	if err != nil {
+		log = os.Stderr
+	}
+	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o644)
+	a := agent.Agent{Dir: RunDir, Log: log}
+	if err := a.Run(ctx); err != nil {
+		fmt.Fprintf(log, "slate-agent: %s\n", screen.Plain(err.Error()))
+		return 1
+	}
+	return 0
+}

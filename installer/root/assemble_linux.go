@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package root
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"slate/installer/machine"
+
+	"golang.org/x/sys/unix"
+)
+
+// Reach waits until the server accepts connections, with growing jittered pauses:
+// mount(2) itself would sleep for minutes where nothing can wake it.
+func Reach(ctx context.Context, server string, note func(string, ...any)) error {
+	for try := 0; ; try++ {
+		d := net.Dialer{Timeout: 5 * time.Second}
+		conn, err := d.DialContext(ctx, "tcp", server)
+		if err == nil {
+			return conn.Close()
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("the NFS server %s cannot be reached: %w", server, err)
+		}
+		note("the NFS server %s cannot be reached, trying again: %v", server, errors.Unwrap(err))
+		pause := time.Second<<min(try, 3)*3/4 + rand.N(time.Second<<min(try, 3)/2)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("the NFS server %s cannot be reached: %w", server, err)
+		}
+	}
+}
+
+// MountError says in words why the kernel did not mount the tree.
+type MountError struct {
+	Export machine.Export
+	Err    error
+}
+
+func (e *MountError) Error() string {
+	return fmt.Sprintf("mount %s: %v", e.Export, e.Err)
+}
+func (e *MountError) Unwrap() error { return e.Err }
+
+// Hint explains the kernel's errors for an NFS mount.
+func (e *MountError) Hint() string {
+	switch {
+	case errors.Is(e.Err, unix.ENOENT), errors.Is(e.Err, unix.EACCES):
+		return "The server does not export this version: was the image removed from it?"
+	case errors.Is(e.Err, unix.ENODEV):
+		return "This kernel has no NFS client (module nfs); build the image with one that has."
+	case errors.Is(e.Err, unix.EPROTONOSUPPORT):
+		return "NFS version 3 is missing from this kernel (module nfsv3)."
+	case errors.Is(e.Err, unix.ECONNREFUSED), errors.Is(e.Err, unix.ETIMEDOUT), errors.Is(e.Err, context.DeadlineExceeded):
+		return "The server did not answer: is slate serve running there?"
+	}
+	return ""
+}
+
+// Base mounts the tree and the memory. A previous try's mounts are taken down first.
+func MountBase(ctx context.Context, in Input) error {
+	Unmount()
+	for _, m := range Base(in) {
+		if m.Type != "nfs" {
+			if err := m.Do(); err != nil {
+				return err
+			}
+			continue
+		}
+		// mount(2) cannot be interrupted: leave it behind when time is up.
+		done := make(chan error, 1)
+		go func() { done <- m.Do() }()
+		select {
+		case err := <-done:
+			if err != nil {
+				return &MountError{in.Export, cause(err)}
+			}
+		case <-ctx.Done():
+			return &MountError{in.Export, ctx.Err()}
+		}
+	}
+	return nil
+}
+
+func cause(err error) error {
+	var n syscall.Errno
+	if errors.As(err, &n) {
+		return n
+	}
+	return err
+}
+
+// Unmount takes everything off that MountBase and MountWritable put up.
+func Unmount() {
+	for range 32 {
+		mounts, _ := os.ReadFile("/proc/self/mounts")
+		last := ""
+		for line := range strings.Lines(string(mounts)) {
+			f := strings.Fields(line)
+			if len(f) > 1 && (f[1] == Sysroot || strings.HasPrefix(f[1], Sysroot+"/") || f[1] == Lower || f[1] == Upper) {
+				last = f[1]
+			}
+		}
+		if last == "" || unix.Unmount(last, unix.MNT_DETACH) != nil {
+			return
+		}
+	}
+}
+
+// MountWritable puts the writable layers on the tree.
+func MountWritable(mounts []machine.Mount) error {
+	for _, m := range mounts {
+		if m.Type == "overlay" {
+			dir := strings.TrimPrefix(m.Where, Sysroot)
+			if err := likeLower(dir); err != nil {
+				return err
+			}
+		}
+		if err := m.Do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// likeLower makes the upper directory with owner and mode of the tree's: the
+// overlay's top directory shows the upper one's.
+func likeLower(dir string) error {
+	if err := os.MkdirAll(workDir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(UpperDir(dir), 0o755); err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(Lower+dir, &st); err != nil {
+		return fmt.Errorf("%s: %w", dir, err)
+	}
+	if err := os.Chown(UpperDir(dir), int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := unix.Chmod(UpperDir(dir), st.Mode&0o7777); err != nil {
+		return err
+	}
+	return os.Chtimes(UpperDir(dir), time.Unix(st.Atim.Unix()), time.Unix(st.Mtim.Unix()))
+}
+
+// Apply makes the changes below a directory. Links in the image are never
+// followed out of it: os.Root sees to that.
+func Apply(dir string, changes []Change) error {
+	r, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	var errs []error
+	for _, c := range changes {
+		if err := applyOne(r, c); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", c.Path, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func applyOne(r *os.Root, c Change) error {
+	name := strings.TrimPrefix(filepath.Clean(c.Path), "/")
+	if c.Remove {
+		if err := r.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	if err := r.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	mode := c.Mode
+	if mode == 0 {
+		mode = 0o644
+	}
+	text := c.Text
+	if c.Append {
+		old, err := r.ReadFile(name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		text = string(old) + text
+	}
+	// A link of that name is replaced, not written through: it may lead to /run or nowhere.
+	if fi, err := r.Lstat(name); err == nil && !fi.IsDir() {
+		if err := r.Remove(name); err != nil {
+			return err
+		}
+	}
+	if c.Link != "" {
+		return r.Symlink(c.Link, name)
+	}
+	if err := r.WriteFile(name, []byte(text), mode); err != nil {
+		return err
+	}
+	return r.Chmod(name, mode) // whatever the umask was
+}
+
+// Stamp tells systemd that /etc and /var fit /usr (ConditionNeedsUpdate), so that
+// ldconfig, hwdb and sysusers do not run at each start.
+func Stamp(dir string) error {
+	fi, err := os.Stat(filepath.Join(dir, "usr"))
+	if err != nil {
+		return err
+	}
+	t := fi.ModTime()
+	text := "# Made by slate: this directory fits /usr.\nTIMESTAMP_NSEC=" + strconv.FormatInt(t.UnixNano(), 10) + "\n"
+	for _, d := range []string{"etc", "var"} {
+		name := filepath.Join(dir, d, ".updated")
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			return err
+		}
+		if err := os.Chtimes(name, t, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}

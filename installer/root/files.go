@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package root
+
+import (
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"path"
+	"strings"
+)
+
+// Init is the program family that a tree starts with.
+type Init string
+
+// The init systems told apart.
+const (
+	Systemd  Init = "systemd"
+	OpenRC   Init = "openrc"
+	SysV     Init = "sysvinit"
+	OtherOne Init = "other"
+)
+
+// Facts is what the files in /etc are made from.
+type Facts struct {
+	Node      string
+	MachineID string
+	Interface string // the interface the root hangs on
+	MAC       string
+	DNS       []netip.Addr
+	Search    []string
+	Image     string
+	Overlays  []string // directories that the plan mounts
+}
+
+// Change is one file to write, or one link to make (Link), or to remove.
+type Change struct {
+	Path   string
+	Text   string
+	Link   string
+	Remove bool
+	Mode   fs.FileMode // 0: 0644
+	// Keep puts the text behind what the file holds already.
+	Append bool
+}
+
+// String describes the change in a line.
+func (c Change) String() string {
+	switch {
+	case c.Remove:
+		return "remove " + c.Path
+	case c.Link != "":
+		return c.Path + " -> " + c.Link
+	case c.Append:
+		return fmt.Sprintf("append %s (%d bytes)", c.Path, len(c.Text))
+	}
+	return fmt.Sprintf("write  %s (%d bytes)", c.Path, len(c.Text))
+}
+
+// DetectInit looks at what /sbin/init is.
+func DetectInit(tree fs.FS) Init {
+	switch {
+	case linkBase(tree, "sbin/init") == "systemd" || linkBase(tree, "usr/sbin/init") == "systemd":
+		return Systemd
+	case strings.HasPrefix(linkBase(tree, "sbin/init"), "openrc") || exists(tree, "sbin/openrc") || exists(tree, "usr/sbin/openrc"):
+		return OpenRC
+	case exists(tree, "etc/inittab"):
+		return SysV
+	case exists(tree, "usr/lib/systemd/systemd") || exists(tree, "lib/systemd/systemd"):
+		return Systemd
+	}
+	return OtherOne
+}
+
+func linkBase(tree fs.FS, name string) string {
+	if l, err := fs.ReadLink(tree, name); err == nil {
+		return path.Base(l)
+	}
+	return ""
+}
+
+func exists(tree fs.FS, name string) bool {
+	_, err := fs.Stat(tree, name)
+	return err == nil
+}
+
+func read(tree fs.FS, name string) (string, bool) {
+	b, err := fs.ReadFile(tree, name)
+	return string(b), err == nil
+}
+
+// Changes decides what this machine's /etc differs in from the image's. It looks
+// at the tree and writes nothing.
+func Changes(tree fs.FS, f Facts) []Change {
+	out := []Change{
+		{Path: "/etc/machine-id", Text: f.MachineID + "\n", Mode: 0o444},
+		{Path: "/etc/hostname", Text: f.Node + "\n"},
+	}
+	hosts, _ := read(tree, "etc/hosts")
+	out = append(out, Change{Path: "/etc/hosts", Text: Hosts(hosts, f.Node)})
+	fstab, _ := read(tree, "etc/fstab")
+	initSystem := DetectInit(tree)
+	out = append(out, Change{Path: "/etc/fstab", Text: Fstab(fstab, f.Overlays, initSystem)})
+	out = append(out, resolver(tree, f)...)
+	out = append(out, hostKeyChanges(tree)...)
+	out = append(out, bootInterface(tree, f)...)
+	switch initSystem {
+	case Systemd:
+		out = append(out, systemd()...)
+	case OpenRC:
+		out = append(out, openRC(tree, f)...)
+	}
+	return out
+}
+
+// Hosts makes the own name resolve, as 127.0.1.1, the way Debian does it. Lines
+// for the image's own name go away: it names the machine that built it.
+func Hosts(old, node string) string {
+	var b strings.Builder
+	local := false
+	for line := range strings.Lines(old) {
+		f := strings.Fields(line)
+		if len(f) > 0 && f[0] == "127.0.1.1" {
+			continue
+		}
+		if len(f) > 0 && f[0] == "127.0.0.1" {
+			local = true
+		}
+		b.WriteString(strings.TrimRight(line, "\n") + "\n")
+	}
+	if !local {
+		b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
+	}
+	fmt.Fprintf(&b, "127.0.1.1\t%s\n", node)
+	return b.String()
+}
+
+// Fstab keeps of the image's fstab what can hold on a machine without a disk of
+// its own: network and memory file systems at places that the plan does not use.
+// Everything else stays as a comment, so that a person sees what became of it.
+func Fstab(old string, used []string, init Init) string {
+	var b strings.Builder
+	b.WriteString("# Made by slate for this start; the root is mounted already and stays read-only.\n")
+	if init == OpenRC {
+		// Without this line OpenRC's service root would remount / for writing.
+		b.WriteString("rootfs / auto ro 0 0\n")
+	}
+	taken := map[string]bool{"/": true, "/proc": true, "/sys": true, "/dev": true, "/run": true, "/tmp": true}
+	for _, u := range used {
+		taken[u] = true
+	}
+	for line := range strings.Lines(old) {
+		line = strings.TrimRight(line, "\r\n")
+		f := strings.Fields(line)
+		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
+			continue
+		}
+		local := len(f) < 3 || f[2] == "swap" || strings.HasPrefix(f[0], "/dev/") || strings.HasPrefix(f[0], "UUID=") ||
+			strings.HasPrefix(f[0], "LABEL=") || strings.HasPrefix(f[0], "PARTUUID=") || strings.HasPrefix(f[0], "PARTLABEL=") || strings.HasPrefix(f[0], "ID=")
+		if local || taken[path.Clean(f[1])] {
+			b.WriteString("#slate: not used here: ")
+		}
+		b.WriteString(line + "\n")
+	}
+	return b.String()
+}
+
+// resolver writes the DNS servers where the image looks for them. An image whose
+// resolv.conf is systemd-resolved's gets them as that service's setting.
+func resolver(tree fs.FS, f Facts) []Change {
+	if len(f.DNS) == 0 {
+		return nil
+	}
+	if l, err := fs.ReadLink(tree, "etc/resolv.conf"); err == nil && strings.Contains(l, "systemd/resolve") {
+		var dns []string
+		for _, d := range f.DNS {
+			dns = append(dns, d.String())
+		}
+		text := "[Resolve]\nDNS=" + strings.Join(dns, " ") + "\n"
+		if len(f.Search) > 0 {
+			text += "Domains=" + strings.Join(f.Search, " ") + "\n"
+		}
+		return []Change{{Path: "/etc/systemd/resolved.conf.d/50-slate.conf", Text: text}}
+	}
+	var b strings.Builder
+	b.WriteString("# From DHCP, written by slate at start.\n")
+	if len(f.Search) > 0 {
+		b.WriteString("search " + strings.Join(f.Search, " ") + "\n")
+	}
+	for i, d := range f.DNS {
+		if i < 3 { // resolv.conf(5): MAXNS
+			b.WriteString("nameserver " + d.String() + "\n")
+		}
+	}
+	return []Change{{Path: "/etc/resolv.conf", Text: b.String()}}
+}
+
+// hostKeyChanges removes the image's ssh host keys: everybody who can mount the
+// export can read them. Assemble makes a key of this start in their place.
+func hostKeyChanges(tree fs.FS) (out []Change) {
+	keys, _ := fs.Glob(tree, "etc/ssh/ssh_host_*_key*")
+	for _, k := range keys {
+		out = append(out, Change{Path: "/" + k, Remove: true})
+	}
+	return out
+}
+
+// WantsHostKey reports whether the tree has an ssh server.
+func WantsHostKey(tree fs.FS) bool { return exists(tree, "usr/sbin/sshd") && exists(tree, "etc/ssh") }
+
+// bootInterface tells every program that manages networks to leave the interface
+// alone that the root hangs on. Renaming it, or taking it down for a moment, would
+// take the root away.
+func bootInterface(tree fs.FS, f Facts) []Change {
+	if f.MAC == "" {
+		return nil
+	}
+	out := []Change{
+		{Path: "/etc/systemd/network/00-slate-boot.link", Text: "[Match]\nMACAddress=" + f.MAC + "\nType=ether\n\n[Link]\nNamePolicy=keep kernel\n"},
+		{Path: "/etc/systemd/network/00-slate-boot.network", Text: "[Match]\nMACAddress=" + f.MAC + "\nType=ether\n\n[Link]\nUnmanaged=yes\n"},
+	}
+	if exists(tree, "etc/NetworkManager") {
+		out = append(out, Change{Path: "/etc/NetworkManager/conf.d/00-slate-boot.conf",
+			Text: "[keyfile]\nunmanaged-devices+=mac:" + f.MAC + "\n"})
+	}
+	if exists(tree, "etc/network") {
+		out = append(out, Change{Path: "/etc/default/networking", Append: true,
+			Text: "\n# slate: the root hangs on this interface.\nEXCLUDE_INTERFACES=\"$EXCLUDE_INTERFACES " + f.Interface + "\"\n"})
+		if text, ok := read(tree, "etc/network/interfaces"); ok {
+			out = append(out, Change{Path: "/etc/network/interfaces", Text: WithoutInterface(text, f.Interface)})
+		}
+	}
+	if exists(tree, "etc/dhcpcd.conf") {
+		out = append(out, Change{Path: "/etc/dhcpcd.conf", Append: true,
+			Text: "\n# slate: the root hangs on this interface.\ndenyinterfaces " + f.Interface + "\n"})
+	}
+	return out
+}
+
+// WithoutInterface comments an interface's stanzas out of an interfaces(5) file.
+func WithoutInterface(text, name string) string {
+	var b strings.Builder
+	off := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		f := strings.Fields(line)
+		if len(f) > 0 {
+			switch {
+			case f[0] == "iface" || f[0] == "mapping":
+				off = len(f) > 1 && f[1] == name
+			case f[0] == "auto" || strings.HasPrefix(f[0], "allow-"):
+				off = false
+				var rest []string
+				for _, n := range f[1:] {
+					if n != name {
+						rest = append(rest, n)
+					}
+				}
+				if len(rest) < len(f)-1 {
+					b.WriteString("#slate: " + line + "\n")
+					if len(rest) > 0 {
+						b.WriteString(f[0] + " " + strings.Join(rest, " ") + "\n")
+					}
+					continue
+				}
+			case strings.HasPrefix(f[0], "source") || strings.HasPrefix(f[0], "no-"):
+				off = false
+			}
+		}
+		if off {
+			b.WriteString("#slate: ")
+		}
+		b.WriteString(line + "\n")
+	}
+	return b.String()
+}
+
+// masked are the units that want to write to a root that is read-only, finish an
+// installation that is finished, or care for a disk that is not there.
+var masked = []string{
+	"systemd-remount-fs.service", "systemd-firstboot.service", "systemd-machine-id-commit.service",
+	"systemd-random-seed.service", "systemd-update-done.service", "systemd-growfs-root.service",
+	// It would wait two minutes for a network that is up: our interface is the one it does not count.
+	"systemd-networkd-wait-online.service",
+	"apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "man-db.timer",
+	"e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
+}
+
+func systemd() (out []Change) {
+	for _, u := range masked {
+		out = append(out, Change{Path: "/etc/systemd/system/" + u, Link: "/dev/null"})
+	}
+	return out
+}
+
+// openRC sets what an OpenRC system needs on such a root: no questions at start,
+// nothing unmounted at stop that the root consists of.
+func openRC(tree fs.FS, f Facts) []Change {
+	out := []Change{{Path: "/etc/rc.conf", Append: true, Text: "\n# slate\nrc_interactive=\"NO\"\nrc_sys=\"\"\n"}}
+	if exists(tree, "etc/conf.d") {
+		var keep []string
+		for _, o := range f.Overlays {
+			keep = append(keep, o)
+		}
+		out = append(out,
+			Change{Path: "/etc/conf.d/localmount", Append: true, Text: "\n# slate: parts of the root\nno_umounts=\"" + strings.Join(append(keep, "/run/slate/root", "/run/slate/rw"), ":") + "\"\n"},
+			Change{Path: "/etc/conf.d/hwclock", Append: true, Text: "\n# slate: /etc/adjtime is not kept\nclock_systohc=\"NO\"\n"},
+			Change{Path: "/etc/conf.d/hostname", Text: "hostname=\"" + f.Node + "\"\n"})
+	}
+	for _, level := range []string{"boot", "default", "shutdown", "sysinit"} {
+		for _, s := range []string{"net." + f.Interface, "mount-ro", "fsck", "swap", "seedrng", "urandom"} {
+			if p := "etc/runlevels/" + level + "/" + s; exists(tree, p) {
+				out = append(out, Change{Path: "/" + p, Remove: true})
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package screen
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// Item is one thing to choose.
+type Item struct {
+	ID   string
+	Text string // an order: "Run demo/1 diskless"
+	// Next completes the sentence of the count-down: "Running diskless".
+	Next string
+}
+
+// Fact is a line about the machine, below the choices.
+type Fact struct{ Name, Value string }
+
+// Menu is a message and a choice, with a count-down to the choice that is made
+// when nobody is there. Its methods are pure: time comes in as an argument.
+type Menu struct {
+	Node     string   // right of the head line
+	Title    string   // the message
+	Detail   []string // more about it
+	Hint     string
+	Items    []Item
+	Facts    []Fact
+	Selected int
+	// Deadline is when Items[Default] is taken; zero: wait for a person.
+	Deadline time.Time
+	Default  int
+}
+
+// Press does what a key means and gives the item chosen, or -1. Any key stops
+// the count-down: a person is there.
+func (m *Menu) Press(k Key) int {
+	m.Deadline = time.Time{}
+	switch {
+	case k == Up || k == 'k':
+		m.Selected = (m.Selected + len(m.Items) - 1) % len(m.Items)
+	case k == Down || k == 'j' || k == '\t':
+		m.Selected = (m.Selected + 1) % len(m.Items)
+	case k == Home:
+		m.Selected = 0
+	case k == End:
+		m.Selected = len(m.Items) - 1
+	case k == Enter:
+		return m.Selected
+	case k >= '1' && k <= '9' && int(k-'1') < len(m.Items):
+		m.Selected = int(k - '1')
+		return m.Selected
+	}
+	return -1
+}
+
+// Tick gives the default once its time has come, or -1.
+func (m *Menu) Tick(now time.Time) int {
+	if m.Deadline.IsZero() || now.Before(m.Deadline) {
+		return -1
+	}
+	m.Selected = m.Default
+	return m.Default
+}
+
+// Columns and rows of the screen that everything fits on.
+const (
+	Columns = 80
+	Rows    = 24
+	margin  = "  "
+)
+
+// Draw gives the whole screen, from clearing it to parking the cursor below.
+func (m *Menu) Draw(now time.Time) string {
+	lines := m.Lines(now)
+	var b strings.Builder
+	b.WriteString("\x1b[0m\x1b[2J\x1b[H")
+	for i, l := range lines {
+		fmt.Fprintf(&b, "\x1b[%d;1H", i+1)
+		if marked, ok := strings.CutPrefix(l, selectMark); ok {
+			b.WriteString(margin + "\x1b[7m" + strings.TrimPrefix(marked, margin) + "\x1b[0m")
+		} else {
+			b.WriteString(l)
+		}
+	}
+	fmt.Fprintf(&b, "\x1b[%d;1H", Rows)
+	return b.String()
+}
+
+// DrawCountdown repaints the count-down only, so that a screen that waits does
+// not flicker and a serial log does not grow by a screen each second.
+func (m *Menu) DrawCountdown(now time.Time) string {
+	lines := m.Lines(now)
+	return fmt.Sprintf("\x1b[%d;1H\x1b[0m\x1b[2K%s\x1b[%d;1H", len(lines)-1, lines[len(lines)-2], Rows)
+}
+
+// selectMark begins the line of the selected item; it never reaches a terminal.
+const selectMark = "\x00"
+
+// Lines gives what Draw paints, as text. The line of the selected item begins
+// with a zero byte.
+func (m *Menu) Lines(now time.Time) []string {
+	out := []string{"", head("Slate", m.Node), margin + strings.Repeat("-", Columns-2*len(margin)), ""}
+	out = append(out, Wrap(m.Title, margin, 3)...)
+	fixed := len(out) + 1 + len(m.Items) + 1 + len(m.Facts) + 4
+	if room := Rows - 1 - fixed; len(m.Detail) > 0 && room > 1 {
+		var detail []string
+		for _, d := range m.Detail {
+			detail = append(detail, Wrap(d, margin, 4)...)
+		}
+		if m.Hint != "" {
+			detail = append(detail, Wrap(m.Hint, margin, 2)...)
+		}
+		if len(detail) > room-1 {
+			detail = append(detail[:room-2], margin+"... (the command log in the shell shows all)")
+		}
+		out = append(append(out, ""), detail...)
+	}
+	out = append(out, "")
+	for i, it := range m.Items {
+		line := clip(fmt.Sprintf("%s  %d  %s", margin, i+1, it.Text), Columns-2)
+		if i == m.Selected {
+			line = selectMark + line + strings.Repeat(" ", Columns-2-len(line))
+		}
+		out = append(out, line)
+	}
+	out = append(out, "")
+	for _, f := range m.Facts {
+		out = append(out, clip(fmt.Sprintf("%s%-9s %s", margin, f.Name, f.Value), Columns-2))
+	}
+	if len(m.Facts) > 0 {
+		out = append(out, "")
+	}
+	return append(out, margin+m.countdown(now), margin+"Arrow keys and Enter, or the digit.")
+}
+
+func (m *Menu) countdown(now time.Time) string {
+	if m.Deadline.IsZero() {
+		return "Waiting for your choice."
+	}
+	left := int((m.Deadline.Sub(now) + time.Second - 1) / time.Second)
+	return fmt.Sprintf("%s in %d s. Any key stops the count-down.", m.Items[m.Default].Next, max(left, 0))
+}
+
+func head(left, right string) string {
+	right = clip(right, Columns-2*len(margin)-len(left)-1)
+	return margin + left + strings.Repeat(" ", Columns-2*len(margin)-len(left)-len(right)) + right
+}
+
+func clip(s string, n int) string {
+	s = Plain(s)
+	if len(s) <= n {
+		return s
+	}
+	return s[:max(n-3, 0)] + "..."
+}
+
+// Plain keeps what may go to a terminal: no control characters (a server's words
+// must not move our cursor) and nothing outside ASCII.
+func Plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t' || r == '\n':
+			return ' '
+		case r < ' ' || r == 0x7f:
+			return -1
+		case r > 0x7e:
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// Wrap breaks text at blanks into at most n lines within the screen's width.
+func Wrap(s, indent string, n int) []string {
+	var out []string
+	line := indent
+	for _, w := range strings.Fields(Plain(s)) {
+		if len(line) > len(indent) && len(line)+1+len(w) > Columns-len(margin) {
+			out, line = append(out, line), indent
+		}
+		if len(line) > len(indent) {
+			line += " "
+		}
+		line = clip(line+w, Columns-len(margin))
+	}
+	if len(line) > len(indent) {
+		out = append(out, line)
+	}
+	if len(out) > n {
+		out = out[:n]
+		out[n-1] = clip(out[n-1]+" ...", Columns-len(margin))
+	}
+	return out
+}

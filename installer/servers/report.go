@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package servers speaks to the appliance: it asks whether it is there and tells
+// it how the boot goes. Whatever the network or the appliance does, a boot never
+// waits for this package longer than the caller allows.
+package servers
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"slate/netboot/api"
+)
+
+// Client speaks to one appliance about one boot.
+type Client struct {
+	Server *url.URL
+	Boot   string
+	HTTP   *http.Client // nil: one with short time-outs
+}
+
+// Usable reports whether there is anything to speak to.
+func (c Client) Usable() bool { return c.Server != nil && c.Boot != "" }
+
+func (c Client) http() *http.Client {
+	if c.HTTP != nil {
+		return c.HTTP
+	}
+	return &http.Client{Timeout: 2 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// Post reports one event.
+func (c Client) Post(ctx context.Context, e api.Event) error {
+	a := api.Client{Base: c.Server.String(), HTTP: c.http()}
+	return a.PostEvent(ctx, c.Boot, e)
+}
+
+// Health is what a look at an appliance shows.
+type Health struct {
+	RoundTrip time.Duration
+	Clock     time.Time // the appliance's, zero if it did not say
+}
+
+// Check asks the appliance whether it is there. Any HTTP answer will do: an
+// appliance that refuses the question still serves roots.
+func (c Client) Check(ctx context.Context) (Health, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.Server.String(), "/")+api.PathStatus, nil)
+	if err != nil {
+		return Health{}, err
+	}
+	start := time.Now()
+	resp, err := c.http().Do(req)
+	if err != nil {
+		return Health{}, err
+	}
+	defer resp.Body.Close()
+	h := Health{RoundTrip: time.Since(start)}
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
+	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		h.Clock = t
+	}
+	return h, nil
+}
+
+// maxQueue bounds the events kept for an appliance that does not answer.
+const maxQueue = 256
+
+// Reporter sends events in their order, in the background. Its zero value keeps
+// events until Start gives it somewhere to send them.
+type Reporter struct {
+	mu      sync.Mutex
+	queue   []api.Event
+	wake    chan struct{}
+	idle    *sync.Cond
+	stopped chan struct{}
+	cancel  context.CancelFunc
+}
+
+// NewReporter makes a reporter that holds the given events already.
+func NewReporter(pending ...api.Event) *Reporter {
+	r := &Reporter{queue: pending, wake: make(chan struct{}, 1)}
+	r.idle = sync.NewCond(&r.mu)
+	return r
+}
+
+// Add puts an event in the queue. With a full queue the oldest note goes.
+func (r *Reporter) Add(e api.Event) {
+	if len(e.Text) > api.MaxEventText {
+		e.Text = strings.ToValidUTF8(e.Text[:api.MaxEventText-3], "") + "..."
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.queue) >= maxQueue {
+		r.queue = r.queue[1:]
+	}
+	r.queue = append(r.queue, e)
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Start sends in the background. The pause after a failure grows to 30 s.
+func (r *Reporter) Start(ctx context.Context, c Client) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cancel != nil || !c.Usable() {
+		return
+	}
+	ctx, r.cancel = context.WithCancel(ctx)
+	r.stopped = make(chan struct{})
+	go r.run(ctx, c)
+}
+
+func (r *Reporter) run(ctx context.Context, c Client) {
+	defer close(r.stopped)
+	pause := time.Second
+	for ctx.Err() == nil {
+		r.mu.Lock()
+		var next api.Event
+		have := len(r.queue) > 0
+		if have {
+			next = r.queue[0]
+		} else {
+			r.idle.Broadcast()
+		}
+		r.mu.Unlock()
+		if !have {
+			select {
+			case <-r.wake:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		if err := c.Post(ctx, next); err != nil {
+			select {
+			case <-time.After(pause):
+			case <-ctx.Done():
+			}
+			pause = min(pause*2, 30*time.Second)
+			continue
+		}
+		pause = time.Second
+		r.mu.Lock()
+		if len(r.queue) > 0 && r.queue[0] == next {
+			r.queue = r.queue[1:]
+		}
+		r.mu.Unlock()
+	}
+}
+
+// Stop gives the sender up to wait to empty the queue, ends it, and returns what
+// was not sent.
+func (r *Reporter) Stop(wait time.Duration) []api.Event {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cancel != nil {
+		over := false
+		timer := time.AfterFunc(wait, func() { r.mu.Lock(); over = true; r.mu.Unlock(); r.idle.Broadcast() })
+		for len(r.queue) > 0 && !over {
+			r.idle.Wait()
+		}
+		timer.Stop()
+		r.cancel()
+		r.cancel = nil
+		r.mu.Unlock()
+		<-r.stopped
+		r.mu.Lock()
+	}
+	left := r.queue
+	r.queue = nil
+	return left
+}

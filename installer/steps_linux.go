@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package installer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"slate/installer/machine"
+	"slate/installer/network"
+	"slate/installer/root"
+	"slate/installer/screen"
+
+	"golang.org/x/sys/unix"
+)
+
+// early mounts what the kernel offers, reads the command line and opens the consoles.
+func early(_ context.Context, b *Boot) error {
+	if err := machine.MountEarly(); err != nil {
+		return err
+	}
+	b.Settings = machine.ParseCmdline(readText(b.path("/proc/cmdline")))
+	b.Identity = machine.ReadIdentity(b.Root)
+	if b.Console == nil {
+		b.openConsoles()
+	}
+	for _, p := range b.Settings.Problems {
+		b.Note("%s", p)
+	}
+	b.restore = append(b.restore, machine.Quiet(b.Root), b.serveModprobe())
+	machine.Stir(b.Settings.Boot, b.Settings.BootMAC.String(), b.Identity.UUID, b.Identity.Serial, time.Now().String())
+	return nil
+}
+
+func (b *Boot) openConsoles() {
+	var devices []string
+	for _, c := range machine.Consoles(b.Root) {
+		devices = append(devices, b.path("/dev/"+c))
+	}
+	if len(devices) == 0 {
+		devices = []string{b.path("/dev/console")}
+	}
+	c := screen.NewConsole(devices...)
+	// What was said before there was a console.
+	fmt.Fprint(c, "\n")
+	for line := range strings.Lines(b.Log()) {
+		_, text, _ := strings.Cut(line, "] ")
+		fmt.Fprint(c, screen.Plain(strings.TrimSuffix(text, "\n"))+"\n")
+	}
+	b.mu.Lock()
+	b.Console = c
+	b.mu.Unlock()
+}
+
+// serveModprobe makes the kernel call this program when it wants a module by name
+// (a file system's, a checksum's): there is no modprobe in the initramfs.
+func (b *Boot) serveModprobe() (restore func()) {
+	file := b.path("/proc/sys/kernel/modprobe")
+	old := readText(file)
+	self, err := os.Readlink("/proc/self/exe") // os.Executable looked before /proc was there
+	if err != nil || old == "" {
+		return func() {}
+	}
+	_ = os.WriteFile(file, []byte(self), 0o644)
+	return func() { _ = os.WriteFile(file, []byte(old), 0o644) }
+}
+
+// minMemory is what the controller, the kernel's modules and a small system need.
+const minMemory = 200 << 20
+
+// selfCheck compares the initramfs with the digests packed into it: a bit that
+// fell over in a loader or in bad memory must not become a strange failure later.
+func selfCheck(_ context.Context, b *Boot) error {
+	m, err := machine.ReadMemory(b.Root)
+	if err != nil {
+		return err
+	}
+	b.Memory = m
+	if m.Total < minMemory {
+		return fmt.Errorf("this machine has %d MB of memory; slate needs %d MB", m.Total>>20, int64(minMemory)>>20)
+	}
+	lists, _ := filepath.Glob(b.path(machine.DigestLists))
+	total := 0
+	for _, l := range lists {
+		f, err := os.Open(l)
+		if err != nil {
+			return err
+		}
+		n, err := machine.CheckFiles(b.Root, f)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("the start files are damaged: %w", err)
+		}
+		total += n
+	}
+	b.Note("%d MB of memory, %d MB free; %d files checked", m.Total>>20, m.Available>>20, total)
+	release := machine.Release()
+	x, err := machine.ReadModuleIndex(os.DirFS(or2(b.Root, "/")), release)
+	if err != nil {
+		return &noModulesError{release, b.otherReleases(release), err}
+	}
+	b.Loader = &machine.Loader{Root: b.Root, Index: x, Settings: b.Settings}
+	return nil
+}
+
+func or2(a, b string) string {
+	if a == "" {
+		return b
+	}
+	return a
+}
+
+func (b *Boot) otherReleases(release string) (out []string) {
+	entries, _ := os.ReadDir(b.path("/lib/modules"))
+	for _, e := range entries {
+		if e.Name() != release {
+			out = append(out, e.Name())
+		}
+	}
+	return out
+}
+
+type noModulesError struct {
+	release string
+	others  []string
+	err     error
+}
+
+func (e *noModulesError) Error() string {
+	if len(e.others) > 0 {
+		return fmt.Sprintf("the kernel is %s, but the modules sent with it are for %s", e.release, strings.Join(e.others, ", "))
+	}
+	return fmt.Sprintf("no modules for the kernel %s came with it: %v", e.release, e.err)
+}
+func (e *noModulesError) Unwrap() error { return e.err }
+func (e *noModulesError) Hint() string {
+	return "Kernel and modules must come from the same image version; a kernel with everything built in can go on."
+}
+
+// wantedModules are those that no device asks for.
+func wantedModules() []string {
+	return []string{"af_packet", "unix", "nfs", "nfsv3", "overlay"}
+}
+
+// hardware loads drivers until nothing new appears, then keeps looking in the
+// background: USB adapters come late.
+func hardware(ctx context.Context, b *Boot) error {
+	if b.Loader == nil {
+		b.Note("no modules: relying on what is built into the kernel")
+		return nil
+	}
+	// The watch outlives the stage; it ends with this process.
+	news, err := machine.Watch(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	n, err := b.Loader.Load(ctx, wantedModules()...)
+	if err != nil {
+		b.Note("%v", err)
+	}
+	sctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	m, err := b.Loader.Settle(sctx, news, 150*time.Millisecond)
+	if err != nil {
+		b.Note("%v", oneLine(err))
+	}
+	ifaces := network.List(b.Root)
+	b.Note("%d modules loaded; %d wired interfaces", n+m, len(ifaces))
+	for _, i := range ifaces {
+		b.Note("%s: driver %s", i, or2(i.Driver, "unknown"))
+	}
+	go func() {
+		for u := range news {
+			if u.Action == "add" && u.Modalias != "" {
+				_, _ = b.Loader.LoadFor(context.WithoutCancel(ctx), u.Modalias)
+			}
+		}
+	}()
+	return nil
+}
+
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+func needsNetwork(b *Boot) (bool, string) { return true, "" }
+
+// connect gets an address where the machine booted from, or elsewhere.
+func connect(ctx context.Context, b *Boot) error {
+	c := network.Connector{Root: b.Root, Boot: b.Settings.BootMAC, Hostname: b.Settings.Node, Patience: network.DefaultPatience(), Note: b.Note}
+	l, err := c.Connect(ctx)
+	if err != nil {
+		return err
+	}
+	if err := network.Apply(l); err != nil {
+		return err
+	}
+	b.Lease = l
+	length := "without end"
+	if l.Duration < network.Forever {
+		length = "for " + l.Duration.String()
+	}
+	b.Note("%s has the address %s from %s, %s", l.Interface, l.Address, l.Server, length)
+	b.Reporter.Start(context.WithoutCancel(ctx), b.client())
+	return nil
+}
+
+func hasServer(b *Boot) (bool, string) {
+	if b != nil && b.Settings.Server == nil {
+		return false, "the command line names no appliance (slate.server)"
+	}
+	return true, ""
+}
+
+// clockSlack is how far the clock may be off before the appliance's is taken.
+const clockSlack = time.Minute
+
+// checkServer asks the appliance for a sign of life. Its clock sets ours when
+// that is far off: a board with an empty battery starts in the past, where no
+// certificate is valid.
+func checkServer(ctx context.Context, b *Boot) error {
+	h, err := b.client().Check(ctx)
+	if err != nil {
+		return fmt.Errorf("the appliance does not answer: %w", err)
+	}
+	b.Note("%s answers in %.1f ms", b.Settings.Server, float64(h.RoundTrip.Microseconds())/1000)
+	if off := time.Until(h.Clock); !h.Clock.IsZero() && off.Abs() > clockSlack {
+		tv := unix.NsecToTimeval(h.Clock.UnixNano())
+		if err := unix.Settimeofday(&tv); err != nil {
+			return fmt.Errorf("set the clock: %w", err)
+		}
+		b.Note("the clock was off by %v and is now the appliance's", off.Abs().Round(time.Second))
+	}
+	return nil
+}
+
+// assemble mounts the root and makes it this machine's own.
+func assemble(ctx context.Context, b *Boot) error {
+	if !b.Settings.NFS.Server.IsValid() {
+		return errNoRoot
+	}
+	in := root.Input{Export: b.Settings.NFS, Overlay: b.Settings.Overlay, Tmp: tmpSize}
+	b.Note("mounting %s", in.Export)
+	rctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := root.Reach(rctx, in.Export.Server.String(), b.Note); err != nil {
+		return err
+	}
+	if err := root.MountBase(ctx, in); err != nil {
+		return err
+	}
+	b.Mounts = root.Writable(in, os.DirFS(root.Lower))
+	if err := root.MountWritable(b.Mounts); err != nil {
+		return err
+	}
+	for _, m := range root.Moves() {
+		if _, err := os.Stat(m.Where); err != nil {
+			return fmt.Errorf("the image has no directory %s", m.What)
+		}
+	}
+	var err error
+	if b.Init, err = root.FindInit(root.Sysroot); err != nil {
+		return err
+	}
+	return b.personalise()
+}
+
+var errNoRoot = errors.New("the command line does not say where the root is (slate.nfs)")
+
+// personalise writes into /etc what makes this machine itself.
+func (b *Boot) personalise() error {
+	tree, err := os.OpenRoot(root.Lower)
+	if err != nil {
+		return err
+	}
+	defer tree.Close()
+	b.Changes = root.Changes(tree.FS(), root.Facts{
+		Node: b.node(), MachineID: machine.MachineID(b.Identity, b.Lease.MAC), Interface: b.Lease.Interface, MAC: b.Lease.MAC,
+		DNS: b.Lease.DNS, Search: b.Lease.Search, Image: b.Settings.Image, Overlays: root.Overlays(),
+	})
+	if root.WantsHostKey(tree.FS()) {
+		private, public, err := root.HostKey("root@" + b.node())
+		if err != nil {
+			return err
+		}
+		b.Changes = append(b.Changes,
+			root.Change{Path: "/etc/ssh/ssh_host_ed25519_key", Text: string(private), Mode: 0o600},
+			root.Change{Path: "/etc/ssh/ssh_host_ed25519_key.pub", Text: string(public)})
+	}
+	if err := root.Apply(root.Sysroot, b.Changes); err != nil {
+		return err
+	}
+	if err := root.Stamp(root.Sysroot); err != nil {
+		b.Note("%v", err)
+	}
+	return unix.Sethostname([]byte(b.node()))
+}
