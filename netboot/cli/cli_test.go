@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package cli_test
+
+import (
+	"context"
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"slate/netboot/cli"
+	"slate/testbed/netns"
+)
+
+// TestMain lets the scripts run the slate command, in a network of their own.
+func TestMain(m *testing.M) { netns.Main(scripts{m}) }
+
+type scripts struct{ m *testing.M }
+
+// Run makes slate a command of the scripts.
+func (s scripts) Run() int {
+	testscript.Main(s.m, map[string]func(){
+		"slate": func() { os.Exit(cli.Main(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr)) },
+	})
+	return 0
+}
+
+// TestScripts runs testdata/*.txtar: the commands as a user types them, on a
+// machine whose only network is lab0, 10.77.0.1/24.
+func TestScripts(t *testing.T) {
+	ns, err := netns.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	for _, err := range []error{
+		ns.Bridge("lab0"),
+		ns.Address("lab0", netip.MustParsePrefix("10.77.0.1/24")),
+		ns.Up("lab0"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireUniqueNames:  true,
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			// The commands run in this test's network.
+			for _, name := range []string{"SLATE_NETNS", "SLATE_TEST"} {
+				e.Setenv(name, os.Getenv(name))
+			}
+			e.Setenv("SLATE_CONFIG", e.WorkDir+"/etc/slate.toml")
+			e.Setenv("SLATE_DATA", e.WorkDir+"/data")
+			return nil
+		},
+	})
+}
