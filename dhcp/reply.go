@@ -223,7 +223,7 @@ const (
 // spare is what is left out of a reply that is too large for its client, the
 // least needed first.
 var spare = []uint8{
-	uint8(dhcpv4.OptionNTPServers), uint8(dhcpv4.OptionHostName), uint8(dhcpv4.OptionClientMachineIdentifier),
+	uint8(dhcpv4.OptionEtherboot), uint8(dhcpv4.OptionNTPServers), uint8(dhcpv4.OptionHostName), uint8(dhcpv4.OptionClientMachineIdentifier),
 	uint8(dhcpv4.OptionTFTPServerName), uint8(dhcpv4.OptionDomainName), uint8(dhcpv4.OptionRebindingTimeValue),
 	uint8(dhcpv4.OptionRenewTimeValue), uint8(dhcpv4.OptionDomainNameServer),
 }
@@ -234,12 +234,12 @@ var needed = map[uint8]bool{
 	uint8(dhcpv4.OptionIPAddressLeaseTime): true, uint8(dhcpv4.OptionDHCPMessageType): true,
 	uint8(dhcpv4.OptionServerIdentifier): true, uint8(dhcpv4.OptionMessage): true, uint8(dhcpv4.OptionClassIdentifier): true,
 	uint8(dhcpv4.OptionClientIdentifier): true, uint8(dhcpv4.OptionBootfileName): true, uint8(dhcpv4.OptionRelayAgentInformation): true,
-	uint8(dhcpv4.OptionEtherboot): true,
 }
 
 // fit encodes the reply so that it is no larger than the client takes (option
 // 57), leaving out options if it must: first those of the admin, by code from the
-// highest, then the spare ones.
+// highest, then the spare ones. An answer that is too large even so goes out: it
+// has better chances than none.
 func fit(r, req *dhcpv4.DHCPv4) (b []byte, dropped []uint8) {
 	limit := minMessage
 	if v := req.Options.Get(dhcpv4.OptionMaximumDHCPMessageSize); len(v) == 2 {

@@ -20,8 +20,13 @@ func (q *queue) update(e *entry) {
 // Len is for container/heap, as are the rest.
 func (q queue) Len() int { return len(q) }
 
-// Less orders by the end of the lease.
-func (q queue) Less(i, j int) bool { return q[i].Expires.Before(q[j].Expires) }
+// Less orders by the end of the lease, and by address if they ended together.
+func (q queue) Less(i, j int) bool {
+	if c := q[i].Expires.Compare(q[j].Expires); c != 0 {
+		return c < 0
+	}
+	return q[i].Addr.Less(q[j].Addr)
+}
 
 // Swap keeps each entry's position.
 func (q queue) Swap(i, j int) {
