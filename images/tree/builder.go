@@ -28,7 +28,6 @@ type inode struct {
 	Entry
 	links uint32
 	first uint32 // set while building; 0 means not yet placed
-	blob  uint32
 }
 
 // ErrBelowNonDir is in the error for an entry whose parent is no directory,
