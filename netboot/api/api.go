@@ -80,7 +80,7 @@ type Event struct {
 	// Uptime is the machine's time since its kernel started, in seconds; 0 for
 	// events that the appliance saw itself.
 	Uptime float64 `json:"uptime,omitempty"`
-	// Time is when the appliance learned of it, by its own clock; set by the appliance.
+	// Time is when it happened by the appliance's clock; set by the appliance.
 	Time time.Time `json:"time,omitzero"`
 }
 
@@ -113,6 +113,7 @@ func (e Event) Check() error {
 type Boot struct {
 	ID      string    `json:"id"`
 	Started time.Time `json:"started"`
+	Kernel  time.Time `json:"kernel,omitzero"` // when its kernel started, as far as can be told
 	Image   string    `json:"image,omitempty"` // version it was sent, e.g. demo/3
 	Events  []Event   `json:"events"`
 }

@@ -72,9 +72,30 @@ func (r *Registry) Report(boot string, e api.Event) bool {
 		return false
 	}
 	i := slices.IndexFunc(node.Boots, func(b api.Boot) bool { return b.ID == boot })
-	r.append(node, &node.Boots[i], e)
+	b := &node.Boots[i]
+	r.append(node, b, e)
+	if e.Uptime > 0 {
+		retime(b, r.now().Add(-seconds(e.Uptime)))
+	}
 	return true
 }
+
+// retime puts the events that a machine reported at the time when they happened.
+// It could report the first ones only once its network was up; what tells when
+// its kernel started is the report that was under way for the shortest time.
+func retime(b *api.Boot, kernel time.Time) {
+	if b.Kernel.IsZero() || kernel.Before(b.Kernel) {
+		b.Kernel = kernel
+	}
+	for i := range b.Events {
+		if e := &b.Events[i]; e.Uptime > 0 {
+			e.Time = b.Kernel.Add(seconds(e.Uptime))
+		}
+	}
+	slices.SortStableFunc(b.Events, func(x, y api.Event) int { return x.Time.Compare(y.Time) })
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func current(n *api.Node) *api.Boot {
 	if len(n.Boots) == 0 {

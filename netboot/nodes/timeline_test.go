@@ -5,6 +5,7 @@ package nodes
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -86,6 +87,31 @@ func TestBootsAreToldApart(t *testing.T) {
 	}
 	if r.Report("nobody's", api.Event{Step: api.StepRoot, State: api.StateDone}) {
 		t.Error("Report took an event of an unknown boot")
+	}
+}
+
+// A machine reports its first steps together, once its network is up; the
+// timeline has them when they happened.
+func TestReportsArePutAtTheirTime(t *testing.T) {
+	r := open(t, t.TempDir()+"/state")
+	start := time.Unix(1_000_000, 0)
+	now := start
+	r.now = func() time.Time { return now }
+	_, id, _ := r.Script(Facts{MAC: mac1}, "demo/1", "stable")
+	report := func(at, uptime float64, step api.Step) {
+		now = start.Add(seconds(at))
+		r.Report(id, api.Event{Step: step, State: api.StateDone, Uptime: uptime})
+	}
+	report(40, 10, api.StepEarly)    // 10 s too late
+	report(40, 15, api.StepHardware) // 5 s
+	report(40, 19, api.StepNetwork)  // 1 s
+	report(45, 25, api.StepRoot)     // at once: the kernel started at 20
+	var got []float64
+	for _, e := range r.List()[0].Boots[0].Events {
+		got = append(got, e.Time.Sub(start).Seconds())
+	}
+	if want := []float64{0, 30, 35, 39, 45}; !slices.Equal(got, want) {
+		t.Errorf("events are at %v s, want %v", got, want)
 	}
 }
 
