@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -87,6 +88,15 @@ func Build(ctx context.Context, o Options, sink func(context.Context, io.Reader)
 		return w.result, sinkErr
 	}
 	return w.result, explain(err, o.Recipe)
+}
+
+// Version asks mmdebstrap for its version, and so finds out whether it is there.
+func Version(ctx context.Context) (string, error) {
+	out, err := command.Output(ctx, command.Cmd{Args: []string{"mmdebstrap", "--version"}})
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", &buildError{errors.New("mmdebstrap is not installed"), "on Debian and Ubuntu: apt-get install mmdebstrap"}
+	}
+	return strings.TrimSpace(out), err
 }
 
 // writeHooks makes a directory with the scripts and files mmdebstrap needs.

@@ -3,18 +3,19 @@
 package debian
 
 import (
+	"crypto/sha256"
+	"fmt"
+	"maps"
 	"path"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"slate/builder/recipes"
+	"slate/images"
 )
-
-// formatVersion changes when the same recipe makes another tree because this
-// package does something else.
-const formatVersion = 1
 
 // arches are Debian's names for Go's architectures, and what the kernel package
 // for each ends in.
@@ -123,6 +124,30 @@ func environment(epoch time.Time, home string, caller func(string) string) []str
 		}
 	}
 	return env
+}
+
+// Key is the same for two builds that make the same tree: it covers the command
+// line, the scripts, the files and the archives' states, and what mmdebstrap
+// calls its version.
+func Key(r *recipes.Recipe, sources []Source, in Inputs, version string) images.Digest {
+	h := sha256.New()
+	put := func(s string) { fmt.Fprintf(h, "%d:%s,", len(s), s) }
+	put(version)
+	for _, a := range arguments(r, sources, modeRoot, "hooks") {
+		put(a)
+	}
+	for _, e := range environment(in.Date, "hooks", func(string) string { return "" }) {
+		put(e)
+	}
+	put(setupScript)
+	put(customize(r, "files") + dropAptConf)
+	for _, f := range r.Files {
+		put(string(f.Data))
+	}
+	for _, s := range slices.Sorted(maps.Keys(in.Release)) {
+		put(s + " " + in.Release[s].String())
+	}
+	return images.Digest(h.Sum(nil))
 }
 
 // setupScript runs before anything is fetched. aptConf is configuration that

@@ -215,7 +215,7 @@ func (x *index) scan(ctx context.Context, fsys fs.FS, dir string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		b, err := readModule(fsys, p)
+		b, err := readModule(ctx, fsys, p)
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,9 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// Format changes when the same kernel and options make another archive.
+const Format = 1
+
 // ModulesOptions say which modules to pack. The zero value packs all classes.
 type ModulesOptions struct {
 	Classes        []string // names of Classes; nil: all
@@ -169,7 +172,7 @@ func load(ctx context.Context, fsys fs.FS, dir string, paths []string, rep *Modu
 			if _, err := fs.Stat(fsys, name); err != nil {
 				return nil // stays empty, counted below
 			}
-			b, err := readModule(fsys, name)
+			b, err := readModule(ctx, fsys, name)
 			if err != nil {
 				return err
 			}
