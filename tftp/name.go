@@ -5,6 +5,7 @@ package tftp
 import (
 	"errors"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -21,7 +22,7 @@ func cleanName(raw string) (string, error) {
 	if !utf8.ValidString(raw) {
 		return "", errors.New("the name is not UTF-8")
 	}
-	if strings.ContainsFunc(raw, func(r rune) bool { return r < ' ' || r == 0x7f }) {
+	if strings.ContainsFunc(raw, unicode.IsControl) {
 		return "", errors.New("the name has control characters")
 	}
 	// Windows loaders and some UEFI firmware write \ for /.

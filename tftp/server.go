@@ -26,7 +26,7 @@ var (
 // session is one request and the transfer it leads to.
 type session struct {
 	client  netip.AddrPort
-	local   netip.Addr
+	to      arrival
 	packet  string // the request as it came
 	cancel  context.CancelCauseFunc
 	started time.Time
@@ -49,16 +49,22 @@ func (s *session) quiet(now time.Time) (time.Duration, bool) {
 // Serve answers the requests that come to conn until ctx ends, then ends all
 // transfers and returns nil. It closes conn.
 func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if err := wantArrival(conn); err != nil {
+		return fmt.Errorf("tftp: %w", err)
+	}
+	lp, err := newLoop()
+	if err != nil {
+		return fmt.Errorf("tftp: %w", err)
+	}
+	defer lp.close()
+
 	var transfers sync.WaitGroup
 	defer transfers.Wait()
 	sctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer cancel(errStopping)
-	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	defer conn.Close()
 
-	if err := wantArrival(conn); err != nil {
-		return fmt.Errorf("tftp: %w", err)
-	}
 	buf, oob := make([]byte, maxRequest+1), make([]byte, 128)
 	for {
 		n, oobn, _, from, err := conn.ReadMsgUDPAddrPort(buf, oob)
@@ -74,7 +80,7 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 			s.noise.log(s.Log, slog.LevelWarn, "tftp: packet ignored", "addr", from, "err", err)
 			continue
 		}
-		ses := &session{client: from, local: arrivalAddr(oob[:oobn]), packet: string(buf[:n]), started: time.Now()}
+		ses := &session{client: from, to: parseArrival(oob[:oobn]), packet: string(buf[:n]), started: time.Now()}
 		xctx, xcancel := context.WithCancelCause(sctx)
 		ses.cancel = xcancel
 		if reason, ok := s.enter(ses); !ok {
@@ -87,7 +93,7 @@ func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 		transfers.Go(func() {
 			defer s.leave(ses)
 			defer xcancel(nil)
-			s.answer(xctx, ses, req)
+			s.answer(xctx, lp, ses, req)
 		})
 	}
 }
@@ -137,6 +143,9 @@ func (s *Server) leave(ses *session) {
 	}
 }
 
+// textUnreadable is all that a client hears of a fault of ours; the log has more.
+const textUnreadable = "the server cannot read the file"
+
 // refusal is an error that the client is told of in its own words.
 type refusal struct {
 	code  uint16
@@ -153,33 +162,26 @@ func (r *refusal) Error() string {
 }
 
 // answer serves one request from its first to its last packet.
-func (s *Server) answer(ctx context.Context, ses *session, req request) {
-	l, err := dialClient(ses.local, ses.client)
+func (s *Server) answer(ctx context.Context, lp *loop, ses *session, req request) {
+	l, err := dialClient(ses.to, ses.client)
 	if err != nil {
 		s.refuse(ses, nil, printable(req.name), &refusal{err: err, level: slog.LevelError})
 		return
 	}
 	defer l.close()
-	defer context.AfterFunc(ctx, func() {
-		if context.Cause(ctx) == errStopping {
-			sendError(l, codeUndefined, errStopping.Error()) // firmware then goes on at once
-		}
-		l.close()
-	})()
-
 	name, err := checkRequest(req)
 	if err == nil {
 		s.emit(ses, Event{Kind: Requested, Name: name})
 		var file File
 		if file, name, err = s.open(name, ses.client, req.mode == "netascii"); err == nil {
 			defer file.Close()
-			s.send(ctx, ses, l, req, name, file)
+			s.send(ctx, lp, ses, l, req, name, file)
 			return
 		}
 	}
 	var ref *refusal
 	if !errors.As(err, &ref) {
-		ref = &refusal{text: "the server cannot read the file", err: err, level: slog.LevelError}
+		ref = &refusal{text: textUnreadable, err: err, level: slog.LevelError}
 	}
 	s.refuse(ses, l, name, ref)
 }
@@ -242,13 +244,13 @@ func toNetascii(f File) (File, error) {
 }
 
 // send runs the transfer and reports how it ended.
-func (s *Server) send(ctx context.Context, ses *session, l link, req request, name string, file File) {
+func (s *Server) send(ctx context.Context, lp *loop, ses *session, l *link, req request, name string, file File) {
 	limit := bounds{
-		blockSize: min(orDefault(s.MaxBlockSize, maxBlockSize), l.maxBlock()),
+		blockSize: min(orDefault(s.MaxBlockSize, maxBlockSize), l.block),
 		window:    orDefault(s.MaxWindow, defaultMaxWindow),
 	}
 	t := &transfer{
-		link: l, file: file, size: file.Size(), terms: negotiate(req.options, file.Size(), limit),
+		send: l.send, file: file, size: file.Size(), terms: negotiate(req.options, file.Size(), limit),
 		timeout:    orDefault(s.Timeout, defaultTimeout),
 		maxTimeout: orDefault(s.MaxTimeout, defaultMaxTimeout),
 		retries:    orDefault(s.Retries, defaultRetries),
@@ -260,13 +262,11 @@ func (s *Server) send(ctx context.Context, ses *session, l link, req request, na
 	ses.xfer = t
 	ses.mu.Unlock()
 
-	err := t.run()
-	if cause := context.Cause(ctx); cause != nil && err != nil {
-		err = cause
-	}
-	kind, reason := t.verdict(err)
+	t.start(time.Now())
+	lp.transfer(ctx, l, t)
+	kind, reason := t.verdict()
 	if kind == Failed {
-		sendError(l, codeUndefined, "transfer given up")
+		tellFailure(l, t.err)
 	}
 	took := time.Since(ses.started)
 	s.emit(ses, Event{
@@ -295,7 +295,7 @@ func (s *Server) buffer(size int) *[]byte {
 }
 
 // refuse ends a request that leads to no transfer.
-func (s *Server) refuse(ses *session, l link, name string, r *refusal) {
+func (s *Server) refuse(ses *session, l *link, name string, r *refusal) {
 	if l != nil {
 		sendError(l, r.code, r.text)
 	}
@@ -303,8 +303,21 @@ func (s *Server) refuse(ses *session, l link, name string, r *refusal) {
 	s.emit(ses, Event{Kind: Refused, Name: name, Reason: r.Error(), Duration: time.Since(ses.started)})
 }
 
+// tellFailure says to a client why its transfer ends, if it should hear that.
+func tellFailure(l *link, err error) {
+	var fromPeer *peerError
+	var ours *refusal
+	switch {
+	case errors.As(err, &fromPeer), errors.Is(err, errSuperseded): // its port is already about the next file
+	case errors.As(err, &ours):
+		sendError(l, ours.code, ours.text)
+	default:
+		sendError(l, codeUndefined, err.Error())
+	}
+}
+
 // sendError tells the client, who may be gone.
-func sendError(l link, code uint16, text string) {
+func sendError(l *link, code uint16, text string) {
 	b := encodeERROR(code, text)
 	_ = l.send(b, len(b))
 }
@@ -313,6 +326,6 @@ func (s *Server) emit(ses *session, e Event) {
 	if s.Events == nil {
 		return
 	}
-	e.Time, e.Client, e.Local = time.Now(), ses.client, ses.local
+	e.Time, e.Client, e.Local = time.Now(), ses.client, ses.to.addr
 	s.Events(e)
 }

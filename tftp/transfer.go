@@ -6,23 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
 	"sync/atomic"
 	"syscall"
 	"time"
 )
-
-// link is the way to one client. Tests have others than the UDP socket.
-type link interface {
-	// send transmits buf as packets of size bytes, the last one being shorter.
-	send(buf []byte, size int) error
-	// receive waits for one packet; os.ErrDeadlineExceeded: none came in time.
-	receive(buf []byte, deadline time.Time) (int, error)
-	// maxBlock is the largest block that fits the path in one piece.
-	maxBlock() int
-	close()
-}
 
 // The ways a transfer ends before its time.
 var (
@@ -49,14 +36,16 @@ func (e *peerError) Error() string {
 // round trips: a ROM that writes to slow memory may pause at any time.
 const minWait = 200 * time.Millisecond
 
-// transfer sends one file. Blocks are counted from 1 without wrapping; only the
+// transfer sends one file. It is a state machine without a clock or a socket:
+// start, packet and expire are told the time and what came in, and one
+// goroutine calls them. Blocks are counted from 1 without wrapping; only the
 // packets carry the low 16 bits.
 type transfer struct {
-	link  link
+	// send transmits buf as packets of size bytes, the last one being shorter.
+	send  func(buf []byte, size int) error
 	file  io.ReaderAt
 	size  int64
 	terms terms
-	last  int64 // number of the last block, which is the one that is not full
 
 	timeout, maxTimeout time.Duration
 	retries             int
@@ -65,109 +54,120 @@ type transfer struct {
 	buf    []byte
 	lo, hi int64
 
+	// What is under way: the n packets from first on, which is 0 for the OACK.
+	first, n int64
+	last     int64 // number of the last block, which is the one that is not full
+	attempt  int   // how often they have been sent again for lack of an answer
+	believed bool  // they have been sent again because the client seemed to want it
+	sent     time.Time
+	deadline time.Time // when to call expire
+
 	acked         int64 // all blocks up to this one have arrived
 	retransmitted int
 	heard         atomic.Int64 // when the client last sent something, Unix ns
 
 	fastest, smooth, spread time.Duration // round trips: shortest, mean, mean deviation
 	sendErr                 error         // the last trouble with sending, for the reason
-	in                      [512]byte
+
+	over bool  // the transfer has ended
+	err  error // and why, if not well
 }
 
-// packet is the size of a full DATA packet.
-func (t *transfer) packet() int { return t.terms.blockSize + headerLen }
+// packetSize is the size of a full DATA packet.
+func (t *transfer) packetSize() int { return t.terms.blockSize + headerLen }
 
 // bufferSize is the room a transfer needs for its packets: a window, and some
 // read-ahead, so that a file is not read block by block.
 func bufferSize(t terms) int {
-	packet := t.blockSize + headerLen
-	ahead := max(1, readAhead/(packet*t.window))
-	return ahead * packet * t.window
+	window := (t.blockSize + headerLen) * t.window
+	return max(1, readAhead/window) * window
 }
 
 const readAhead = 32 << 10
 
-// run sends the file. It returns nil when the client has all of it.
-func (t *transfer) run() error {
+// start sends the first packets.
+func (t *transfer) start(now time.Time) {
 	t.last = t.size/int64(t.terms.blockSize) + 1
 	t.lo, t.hi = 1, 1
 	if len(t.terms.oack) > 0 {
-		if _, err := t.exchange(0, 1); err != nil {
-			return err
-		}
+		t.first, t.n = 0, 1
+		t.transmit(now)
+		return
 	}
-	for t.acked < t.last {
-		first := t.acked + 1
-		n := min(int64(t.terms.window), t.last-t.acked)
-		if err := t.load(first, n); err != nil {
-			return err
-		}
-		got, err := t.exchange(first, n)
-		if err != nil {
-			return err
-		}
-		t.acked += got
-	}
-	return nil
+	t.nextWindow(now)
 }
+
+// nextWindow sends what follows the last block known to have arrived.
+func (t *transfer) nextWindow(now time.Time) {
+	t.first, t.n = t.acked+1, min(int64(t.terms.window), t.last-t.acked)
+	t.attempt, t.believed = 0, false
+	if err := t.load(); err != nil {
+		t.end(err)
+		return
+	}
+	t.transmit(now)
+}
+
+// packet takes in what came from the client.
+//
+// An ACK for anything but the packets under way never causes a packet in answer,
+// so that a duplicate on the way cannot double the whole rest of the transfer
+// ("sorcerer's apprentice", RFC 1123 section 4.2.3.1). The one exception is the
+// ACK for the block before the window: a client sends it when the first packet of
+// a window is lost and the second arrives. It is believed once per window, and
+// only if it could be an answer to this window, that is, if it comes no sooner
+// than a round trip after it.
+func (t *transfer) packet(p []byte, now time.Time) {
+	t.heard.Store(now.UnixNano())
+	r, ok := parseReply(p)
+	switch {
+	case !ok: // a client in trouble falls silent or sends an ERROR
+		return
+	case r.op == opERROR:
+		t.end(&peerError{r.code, r.text})
+		return
+	}
+	// The distance in the 16 bits of the packet: a window is far smaller.
+	ahead := int64(r.block - uint16(t.first))
+	switch {
+	case ahead < t.n:
+		if t.attempt == 0 && !t.believed { // otherwise it may answer either copy
+			t.observe(now.Sub(t.sent))
+		}
+		t.acked = t.first + ahead
+		if t.acked == t.last {
+			t.end(nil)
+			return
+		}
+		t.nextWindow(now)
+	case r.block == uint16(t.first-1) && t.terms.window > 1 && t.first > 0 && !t.believed && now.Sub(t.sent) >= t.fastest:
+		t.believed = true
+		t.retransmitted += int(t.n)
+		t.transmit(now)
+	}
+}
+
+// expire is called when the deadline has passed: the answer does not come.
+func (t *transfer) expire(now time.Time) {
+	if t.attempt == t.retries {
+		t.end(t.silent())
+		return
+	}
+	t.attempt++
+	t.retransmitted += int(t.n)
+	t.transmit(now)
+}
+
+func (t *transfer) end(err error) { t.over, t.err = true, err }
 
 // bytes is how much of the file the client has acknowledged.
 func (t *transfer) bytes() int64 {
 	return min(t.acked*int64(t.terms.blockSize), t.size)
 }
 
-// exchange sends the n packets from first on (first 0: the OACK) until the
-// client acknowledges one of them, and returns how many are known to have arrived.
-//
-// An ACK for anything but these packets never causes a packet in answer, so
-// that a duplicate on the way cannot double the whole rest of the transfer
-// ("sorcerer's apprentice", RFC 1123 section 4.2.3.1). The one exception is the
-// ACK for the block before the window: a client sends it when the first packet of
-// a window is lost and the second arrives. It is believed once per window, and
-// only if it could be an answer to this window, that is, if it comes no sooner
-// than a round trip after it.
-func (t *transfer) exchange(first, n int64) (int64, error) {
-	believed := false
-	for attempt := 0; ; attempt++ {
-		if err := t.transmit(first, n); err != nil {
-			return 0, err
-		}
-		sent := time.Now()
-		deadline := sent.Add(t.wait(attempt))
-		for {
-			r, err := t.await(deadline)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				return 0, err
-			}
-			// The distance in the 16 bits of the packet: a window is far smaller.
-			ahead := int64(r.block - uint16(first))
-			if ahead < n {
-				if attempt == 0 && !believed { // otherwise it may answer either copy
-					t.observe(time.Since(sent))
-				}
-				return ahead + 1, nil
-			}
-			before := r.block == uint16(first-1)
-			if before && t.terms.window > 1 && first > 0 && !believed && time.Since(sent) >= t.fastest {
-				believed = true
-				t.retransmitted += int(n)
-				if err := t.transmit(first, n); err != nil {
-					return 0, err
-				}
-			}
-		}
-		if attempt == t.retries {
-			return 0, t.silent(first)
-		}
-		t.retransmitted += int(n)
-	}
-}
-
-// verdict says what the end of run means.
-func (t *transfer) verdict(err error) (EventKind, string) {
+// verdict says what the end of the transfer means.
+func (t *transfer) verdict() (EventKind, string) {
+	err := t.err
 	var perr *peerError
 	left := t.last - t.acked
 	switch {
@@ -185,9 +185,9 @@ func (t *transfer) verdict(err error) (EventKind, string) {
 	return Failed, err.Error()
 }
 
-func (t *transfer) silent(first int64) error {
-	where := fmt.Sprintf("at block %d of %d", first, t.last)
-	if first == 0 {
+func (t *transfer) silent() error {
+	where := fmt.Sprintf("at block %d of %d", t.first, t.last)
+	if t.first == 0 {
 		where = "to the options"
 	}
 	if t.sendErr != nil {
@@ -196,63 +196,41 @@ func (t *transfer) silent(first int64) error {
 	return fmt.Errorf("%w %s", errSilent, where)
 }
 
-// transmit sends the packets once. What may be better with the next try counts
+// transmit sends the packets under way. What may go better the next time counts
 // as lost on the way.
-func (t *transfer) transmit(first, n int64) error {
+func (t *transfer) transmit(now time.Time) {
 	var err error
-	if first == 0 {
+	if t.first == 0 {
 		oack := encodeOACK(t.terms.oack)
-		err = t.link.send(oack, len(oack))
+		err = t.send(oack, len(oack))
 	} else {
-		size := int64(t.packet())
-		from := (first - t.lo) * size
-		to := from + n*size
-		if first+n > t.last {
-			to -= int64(t.terms.blockSize) - t.size%int64(t.terms.blockSize)
+		size, block := int64(t.packetSize()), int64(t.terms.blockSize)
+		from := (t.first - t.lo) * size
+		to := from + t.n*size
+		if t.first+t.n > t.last {
+			to -= block - t.size%block
 		}
-		err = t.link.send(t.buf[from:to], int(size))
+		err = t.send(t.buf[from:to], int(size))
 	}
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, syscall.ECONNREFUSED):
-		return errGone
-	case errors.Is(err, net.ErrClosed):
-		return err
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		t.end(errGone)
+		return
 	}
-	t.sendErr = err
-	return nil
+	if err != nil {
+		t.sendErr = err
+	}
+	t.sent = now
+	t.deadline = now.Add(t.wait())
 }
 
-// await returns the next ACK.
-func (t *transfer) await(deadline time.Time) (reply, error) {
-	for {
-		n, err := t.link.receive(t.in[:], deadline)
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return reply{}, errGone
-		}
-		if err != nil {
-			return reply{}, err
-		}
-		t.heard.Store(time.Now().UnixNano())
-		switch r, ok := parseReply(t.in[:n]); {
-		case !ok: // not for us to judge; a client in trouble falls silent or sends an ERROR
-		case r.op == opERROR:
-			return reply{}, &peerError{r.code, r.text}
-		default:
-			return r, nil
-		}
-	}
-}
-
-// load makes sure that the n blocks from first on are in the buffer.
-func (t *transfer) load(first, n int64) error {
-	if first >= t.lo && first+n <= t.hi {
+// load makes sure that the packets under way are in the buffer.
+func (t *transfer) load() error {
+	if t.first >= t.lo && t.first+t.n <= t.hi {
 		return nil
 	}
-	block, packet := int64(t.terms.blockSize), int64(t.packet())
-	count := min(int64(len(t.buf))/packet, t.last-first+1)
-	off := (first - 1) * block
+	block, packet := int64(t.terms.blockSize), int64(t.packetSize())
+	count := min(int64(len(t.buf))/packet, t.last-t.first+1)
+	off := (t.first - 1) * block
 	want := min(count*block, t.size-off)
 	// The blocks are read in one go, to the end of the buffer, and then moved
 	// forward to behind their headers. A block never lands on one that has not
@@ -262,21 +240,20 @@ func (t *transfer) load(first, n int64) error {
 		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		return fmt.Errorf("read at %d: %w", off, err)
+		return &refusal{text: textUnreadable, err: fmt.Errorf("read at %d: %w", off, err)}
 	}
 	for i := range count {
-		part := raw[min(i*block, want):min((i+1)*block, want)]
 		at := t.buf[i*packet:]
-		copy(at[headerLen:], part)
-		putDATA(at, uint16(first+i))
+		copy(at[headerLen:], raw[min(i*block, want):min((i+1)*block, want)])
+		putDATA(at, uint16(t.first+i))
 	}
-	t.lo, t.hi = first, first+count
+	t.lo, t.hi = t.first, t.first+count
 	return nil
 }
 
 // observe takes in the time of one round trip (RFC 6298, section 2).
 func (t *transfer) observe(rtt time.Duration) {
-	if t.fastest == 0 {
+	if t.smooth == 0 {
 		t.fastest, t.smooth, t.spread = rtt, rtt, rtt/2
 		return
 	}
@@ -285,16 +262,17 @@ func (t *transfer) observe(rtt time.Duration) {
 	t.smooth += (rtt - t.smooth) / 8
 }
 
-// wait is how long to wait for an answer to the first, second … transmission.
-func (t *transfer) wait(attempt int) time.Duration {
+// wait is how long to wait for an answer to this attempt.
+func (t *transfer) wait() time.Duration {
 	if t.terms.timeout > 0 {
 		return t.terms.timeout // the client's wish, RFC 2349: no back-off
 	}
-	if attempt == 0 && t.smooth > 0 {
-		return min(max(t.smooth+4*t.spread, minWait), t.timeout)
-	}
+	doublings := t.attempt
 	if t.smooth > 0 {
-		attempt-- // the first one was the quick one
+		if t.attempt == 0 {
+			return min(max(t.smooth+4*t.spread, minWait), t.timeout)
+		}
+		doublings-- // the first wait was the quick one
 	}
-	return min(t.timeout<<min(attempt, 16), t.maxTimeout)
+	return min(t.timeout<<min(doublings, 16), t.maxTimeout)
 }
