@@ -180,8 +180,8 @@ func (c *Conn) Send(b []byte, to destination, self netip.Addr) error {
 		cm = &ipv4.ControlMessage{Src: self.AsSlice()}
 	}
 	_, err := c.udp.WriteTo(b, cm, net.UDPAddrFromAddrPort(to.AddrPort))
-	if errors.Is(err, unix.EINVAL) && cm != nil {
-		// self is not (any longer) an address of this machine.
+	if err != nil && cm != nil {
+		// self is not, or no longer, an address of this machine.
 		_, err = c.udp.WriteTo(b, nil, net.UDPAddrFromAddrPort(to.AddrPort))
 	}
 	return err

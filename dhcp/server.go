@@ -67,8 +67,8 @@ func (n Subnet) check() error {
 		return fmt.Errorf("subnet %v on %s: the server's address %v is not in it", n.Prefix.Masked(), n.Interface, n.Server)
 	case n.Gateway.IsValid() && !n.Prefix.Contains(n.Gateway):
 		return fmt.Errorf("subnet %v: the gateway %v is not in it", n.Prefix.Masked(), n.Gateway)
-	case n.LeaseTime < 0 || n.LeaseTime > 0 && n.LeaseTime < time.Minute:
-		return fmt.Errorf("subnet %v: lease time %v is shorter than a minute", n.Prefix.Masked(), n.LeaseTime)
+	case n.LeaseTime < 0 || n.LeaseTime > 0 && n.LeaseTime < 4*time.Second:
+		return fmt.Errorf("subnet %v: lease time %v is too short to renew in", n.Prefix.Masked(), n.LeaseTime)
 	}
 	return nil
 }
