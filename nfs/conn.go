@@ -218,6 +218,7 @@ func (c *conn) regrow() error {
 	}
 	c.bufs = c.s.pools.getWork()
 	c.in.Move(c.bufs.in[:])
+	c.out.use(c.bufs.out[:])
 	c.s.pools.small.Put(c.small)
 	c.small = nil
 	return nil
@@ -307,35 +308,51 @@ func (c *conn) later(record []byte) error {
 		if limit.try() {
 			continue
 		}
-		// What is answered already need not wait.
+		// What is answered already need not wait, and others may have the
+		// buffers meanwhile.
 		if err := c.flush(); err != nil {
 			return err
 		}
+		c.shrink()
 		if err := limit.take(c.ctx); err != nil {
+			return err
+		}
+		if err := c.regrow(); err != nil {
 			return err
 		}
 	}
 	c.waiting.Add(1)
 	c.slow.Go(func() {
+		defer c.slots.give()
 		defer c.waiting.Add(-1)
-		err := c.answerLater(record)
-		c.s.slow.give()
-		c.slots.give()
-		if err != nil {
+		if err := c.answerLater(record); err != nil {
 			c.nc.Close() // ends the loop too, which says why
 		}
 	})
 	return nil
 }
 
+// answerLater answers one call, which has a slot among those that wait. It
+// gives the slot back when the answer needs no memory worth counting.
 func (c *conn) answerLater(record []byte) error {
 	bufs := c.s.pools.getWork()
-	defer c.s.pools.work.Put(bufs)
 	var out output
 	out.use(bufs.out[:])
 	q := &request{c: c, record: record, out: &out, mayWait: true}
 	rpc.ParseCall(record, &q.call) // has been seen to work
 	q.answer()
+	done := func() {
+		c.s.pools.work.Put(bufs)
+		c.s.slow.give()
+	}
+	if len(out.buf) <= smallOu {
+		small := c.s.pools.getSmall()
+		defer c.s.pools.small.Put(small)
+		out.move(small.out[:])
+		done()
+	} else {
+		defer done()
+	}
 	c.write.Lock()
 	defer c.write.Unlock()
 	return c.transmit(&out)

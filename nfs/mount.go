@@ -31,6 +31,10 @@ func (q *request) mount() outcome {
 		if !d.Ok() {
 			return malformed
 		}
+		if len(path) == 0 && q.call.Proc == mntMnt {
+			start, b := q.reply(statusNoEnt) // go-nfs takes it for the end of the connection
+			return q.finish(start, b)
+		}
 		if !q.mayWait {
 			return mustWait
 		}

@@ -66,7 +66,7 @@ func (c *client) list(plus bool, dir []byte, limit uint32) (all []dirEntry) {
 }
 
 func TestReaddir(t *testing.T) {
-	_, c, root := serve(t)
+	_, c, root := serveSite(t, makeSite(t, manyFiles))
 	for _, plus := range []bool{false, true} {
 		for _, limit := range []uint32{512, 700, 4096, 32 << 10, 64 << 10, 1 << 20, 1<<32 - 1} {
 			for _, path := range []string{"", "usr/bin", "names", "tmp", "many"} {
@@ -159,7 +159,7 @@ func TestReaddirErrors(t *testing.T) {
 
 // A client may read half a directory, and go on after a restart.
 func TestReaddirAcrossRestart(t *testing.T) {
-	s := newSite(t)
+	s := makeSite(t, manyFiles)
 	for _, plus := range []bool{false, true} {
 		addr, stop := start(t, &nfs.Server{Exports: s, Blobs: s})
 		c := dial(t, addr)

@@ -72,6 +72,9 @@ func TestReadOnly(t *testing.T) {
 		{nfsMknod, []any{root, "new", 7, sattr}},
 		{nfsMknod, []any{root, "new", 6, sattr}},
 		{nfsRemove, []any{root, "missing"}},
+		{nfsRemove, []any{root, ""}},
+		{nfsRemove, []any{root, longName + "n"}},
+		{nfsRename, []any{root, "", root, ""}},
 	}
 	for _, p := range []int{nfsCreate, nfsMkdir, nfsSymlink, nfsMknod, nfsRemove, nfsRmdir, nfsRename, nfsLink, nfsCommit, nfsSetattr, nfsWrite} {
 		variants = append(variants, variant{p, args[p]})

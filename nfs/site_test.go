@@ -116,7 +116,10 @@ var fixture = []add{
 	{path: "names/\xff\xfe \n", e: tree.Entry{Type: tree.File, Mode: 0o644}, content: []byte("odd")},
 }
 
-func newSite(t testing.TB) *site {
+func newSite(t testing.TB) *site { return makeSite(t, 0) }
+
+// makeSite makes a site with that many files in the directory many.
+func makeSite(t testing.TB, many int) *site {
 	t.Helper()
 	s := &site{dir: t.TempDir(), block: map[images.Digest]chan struct{}{}}
 	var b tree.Builder
@@ -137,7 +140,8 @@ func newSite(t testing.TB) *site {
 	if err := b.Link("usr/bin/perl5", "usr/bin/perl"); err != nil {
 		t.Fatal(err)
 	}
-	for i := range manyFiles {
+	put("many", tree.Entry{Type: tree.Dir, Mode: 0o755}, nil)
+	for i := range many {
 		put(fmt.Sprintf("many/file-%05d", i), tree.Entry{Type: tree.File, Mode: 0o644}, nil)
 	}
 	var err error
@@ -170,7 +174,11 @@ func start(t testing.TB, srv *nfs.Server) (addr string, stop func()) {
 // serve starts a server for a new site and a client with the root's handle.
 func serve(t testing.TB) (*site, *client, []byte) {
 	t.Helper()
-	s := newSite(t)
+	return serveSite(t, newSite(t))
+}
+
+func serveSite(t testing.TB, s *site) (*site, *client, []byte) {
+	t.Helper()
 	addr, _ := start(t, &nfs.Server{Exports: s, Blobs: s})
 	c := dial(t, addr)
 	return s, c, c.mount("/demo/1")

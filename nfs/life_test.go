@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package nfs_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"slate/images"
+	"slate/nfs"
+)
+
+func TestRestart(t *testing.T) {
+	s := newSite(t)
+	addr, stop := start(t, &nfs.Server{Exports: s, Blobs: s})
+	c := dial(t, addr)
+	big := c.lookup(c.mount("/demo/1"), "var", "big")
+	before := c.getattr(big)
+	stop()
+	if !c.ended() {
+		t.Error("the connection outlives the server")
+	}
+	// The same port, at once, as a restarted appliance has it; no MOUNT.
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- (&nfs.Server{Exports: s, Blobs: s}).Serve(ctx, ln) }()
+	c = dial(t, addr)
+	if got := c.getattr(big); got != before {
+		t.Errorf("attributes %v, before the restart %v", got, before)
+	}
+	if !bytes.Equal(c.read(big, 1<<20), content("var/big")) {
+		t.Error("the file reads differently after the restart")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Serve = %v", err)
+	}
+}
+
+func TestServeAgainWithTheSameServer(t *testing.T) {
+	s := newSite(t)
+	srv := &nfs.Server{Exports: s, Blobs: s}
+	for range 3 {
+		addr, stop := start(t, srv)
+		c := dial(t, addr)
+		if got := c.read(c.lookup(c.mount("/demo/1"), "etc", "passwd"), 100); string(got) != string(content("etc/passwd")) {
+			t.Errorf("read %q", got)
+		}
+		stop()
+	}
+}
+
+func TestTwoServersGiveTheSameHandles(t *testing.T) {
+	one, two := makeSite(t, manyFiles), makeSite(t, manyFiles)
+	addr1, _ := start(t, &nfs.Server{Exports: one, Blobs: one})
+	addr2, _ := start(t, &nfs.Server{Exports: two, Blobs: two})
+	c1, c2 := dial(t, addr1), dial(t, addr2)
+	for _, path := range []string{"", "usr/bin/perl5", "many/file-19999", "names/" + longName} {
+		fh := c1.lookup(c1.mount("/demo/1"), split(path)...)
+		if got := c2.lookup(c2.mount("/demo@stable"), split(path)...); !bytes.Equal(got, fh) {
+			t.Errorf("%q: handles %x and %x", path, fh, got)
+		}
+		if a, b := c1.getattr(fh), c2.getattr(fh); a != b {
+			t.Errorf("%q: attributes %v and %v", path, a, b)
+		}
+	}
+}
+
+// A call that waits for the disk holds up no other call of its connection.
+func TestCallsDoNotWaitForEachOther(t *testing.T) {
+	s, c, root := serve(t)
+	su, perl := c.lookup(root, "usr", "bin", "su"), c.lookup(root, "usr", "bin", "perl")
+	c.read(perl, 1<<20) // its blob is open now
+	gate := make(chan struct{})
+	s.mu.Lock()
+	s.block[digestOf(s, "usr/bin/su")] = gate
+	s.mu.Unlock()
+	// More than may wait at a time would wait for the first; fewer must not.
+	const waiting = 60
+	slow := map[uint32]bool{}
+	for range waiting {
+		c.send(c.message(progNFS, 3, nfsRead, su, uint64(0), 1<<20))
+		slow[c.xid] = true
+	}
+	c.getattr(root)
+	if got := c.read(perl, 1<<20); !bytes.Equal(got, content("usr/bin/perl")) {
+		t.Error("wrong data")
+	}
+	close(gate)
+	for range waiting {
+		a := c.receive()
+		if !slow[a.xid] {
+			t.Fatalf("reply to call %d", a.xid)
+		}
+		delete(slow, a.xid)
+		a.want("status", uint64(a.Uint32()), 0)
+		a.postOp()
+		a.Uint32()
+		a.Bool()
+		if !bytes.Equal(a.Opaque(1<<20), content("usr/bin/su")) {
+			t.Error("wrong data")
+		}
+	}
+}
+
+func digestOf(s *site, path string) images.Digest {
+	i, ok := s.tree.Find(path)
+	if !ok {
+		panic("BUG: no " + path)
+	}
+	return s.tree.Entry(i).Digest
+}
+
+// Nothing of a file is in memory: every READ goes to the disk.
+func TestColdFiles(t *testing.T) {
+	s, c, root := serve(t)
+	for _, path := range []string{"var/big", "usr/bin/perl", "etc/passwd"} {
+		f, err := os.Open(s.path(digestOf(s, path)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		for _, piece := range []uint32{4096, 20000, 128 << 10, 1 << 20} {
+			if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(c.read(c.lookup(root, split(path)...), piece), content(path)) {
+				t.Errorf("%s in pieces of %d: wrong data", path, piece)
+			}
+		}
+		f.Close()
+	}
+}
+
+func TestDamagedBlobs(t *testing.T) {
+	s, c, root := serve(t)
+	read := func(path string) uint32 {
+		a, st := c.nfs(nfsRead, c.lookup(root, split(path)...), uint64(0), 1<<20)
+		if st != 0 {
+			a.postOp()
+			a.end()
+		}
+		return st
+	}
+	if err := os.Remove(s.path(digestOf(s, "etc/passwd"))); err != nil {
+		t.Fatal(err)
+	}
+	if st := read("etc/passwd"); st != errIO {
+		t.Errorf("READ of a missing blob: status %d, want %d", st, errIO)
+	}
+	su := s.path(digestOf(s, "usr/bin/su"))
+	os.Chmod(su, 0o644)
+	if err := os.Truncate(su, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if st := read("usr/bin/su"); st != errIO {
+		t.Errorf("READ of a truncated blob: status %d, want %d", st, errIO)
+	}
+	if st := read("usr/bin/perl"); st != 0 {
+		t.Errorf("READ of a good blob: status %d", st)
+	}
+	// Cut off while it is open, and no word of it in the cache.
+	big := c.lookup(root, "var", "big")
+	c.read(big, 1<<20)
+	path := s.path(digestOf(s, "var/big"))
+	os.Chmod(path, 0o644)
+	if err := os.Truncate(path, 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	for _, count := range []int{1000, 1 << 20} {
+		a, st := c.nfs(nfsRead, big, uint64(1<<20-100), count)
+		if st != errIO {
+			t.Errorf("READ of %d across the end of a cut file: status %d, want %d", count, st, errIO)
+		}
+		a.postOp()
+		a.end()
+	}
+}
+
+func TestConnectionLimit(t *testing.T) {
+	s := newSite(t)
+	addr, _ := start(t, &nfs.Server{Exports: s, Blobs: s, MaxConns: 2})
+	one, two := dial(t, addr), dial(t, addr)
+	one.rpc(progNFS, 3, nfsNull)
+	two.rpc(progNFS, 3, nfsNull)
+	if three := dial(t, addr); !three.ended() {
+		t.Error("a third connection is served")
+	}
+	one.nc.Close()
+	// The server sees the end of the first in its own time.
+	for {
+		nc, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc.SetDeadline(time.Now().Add(30 * time.Second))
+		c := &client{t: t, nc: nc, cred: authNone}
+		if _, err := nc.Write(c.message(progNFS, 3, nfsNull)); err == nil {
+			if n, err := nc.Read(make([]byte, 100)); n > 0 && err == nil {
+				nc.Close()
+				break
+			}
+		}
+		nc.Close()
+	}
+	two.rpc(progNFS, 3, nfsNull)
+}
+
+func TestTimeouts(t *testing.T) {
+	s := newSite(t)
+	addr, _ := start(t, &nfs.Server{Exports: s, Blobs: s, IdleTimeout: 100 * time.Millisecond, SlowTimeout: time.Hour})
+	idle := dial(t, addr)
+	idle.rpc(progNFS, 3, nfsNull)
+	if !idle.ended() {
+		t.Error("an idle connection stays open")
+	}
+
+	addr, _ = start(t, &nfs.Server{Exports: s, Blobs: s, IdleTimeout: time.Hour, SlowTimeout: 100 * time.Millisecond})
+	half := dial(t, addr)
+	whole := half.message(progNFS, 3, nfsNull)
+	half.send(append(whole, whole[:20]...))
+	half.receive()
+	if !half.ended() {
+		t.Error("a connection with half a call stays open")
+	}
+
+	slow := dial(t, addr)
+	big := slow.lookup(slow.mount("/demo/1"), "var", "big")
+	// Nobody reads the replies: once the sockets are full both ways, only the
+	// end of the connection ends the writing.
+	for {
+		_, err := slow.nc.Write(slow.message(progNFS, 3, nfsRead, big, uint64(0), 1<<20))
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error("a client that reads no replies stays connected")
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Clients that do not read must not keep others from being served, whatever
+// memory there is.
+func TestSlowReadersLeaveRoom(t *testing.T) {
+	s := newSite(t)
+	addr, _ := start(t, &nfs.Server{Exports: s, Blobs: s, ReplyMemory: 1 << 20})
+	for range 20 {
+		slow := dial(t, addr)
+		big := slow.lookup(slow.mount("/demo/1"), "var", "big")
+		var b []byte
+		for range 20 {
+			b = append(b, slow.message(progNFS, 3, nfsRead, big, uint64(0), 1<<20)...)
+		}
+		slow.send(b)
+	}
+	c := dial(t, addr)
+	if got := c.read(c.lookup(c.mount("/demo/1"), "var", "big"), 1<<20); !bytes.Equal(got, content("var/big")) {
+		t.Error("wrong data")
+	}
+}
+
+func TestFewDescriptors(t *testing.T) {
+	s := newSite(t)
+	addr, _ := start(t, &nfs.Server{Exports: s, Blobs: s, MaxFiles: 2})
+	var wg sync.WaitGroup
+	for range 8 {
+		c := dial(t, addr)
+		root := c.mount("/demo/1")
+		wg.Go(func() {
+			for range 3 {
+				for _, p := range []string{"etc/passwd", "usr/bin/su", "usr/bin/perl", "var/old", "var/big"} {
+					if !bytes.Equal(c.read(c.lookup(root, split(p)...), 1<<20), content(p)) {
+						t.Errorf("%s: wrong data", p)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestUnixSocket(t *testing.T) {
+	s := newSite(t)
+	path := filepath.Join(t.TempDir(), "nfs")
+	ln, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- (&nfs.Server{Exports: s, Blobs: s}).Serve(ctx, ln) }()
+	nc, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	c := &client{t: t, nc: nc, cred: authUnix(0, 0)}
+	if got := c.read(c.lookup(c.mount("/demo/1"), "var", "big"), 1<<20); !bytes.Equal(got, content("var/big")) {
+		t.Error("wrong data")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Serve = %v", err)
+	}
+}
