@@ -132,6 +132,6 @@ func (s *Store) move(rec images.Record, channel string, rollback bool) error {
 	if err := durable.WriteFile(s.channelsPath(rec.Name), text, 0o644); err != nil {
 		return fmt.Errorf("channel %s@%s: %w", rec.Name, channel, err)
 	}
-	s.log.Info("published", "image", rec.Ref(), "channel", channel, "from", from, "rollback", rollback)
+	s.log.Debug("published", "image", rec.Ref(), "channel", channel, "from", from, "rollback", rollback)
 	return nil
 }

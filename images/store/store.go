@@ -105,13 +105,19 @@ func (s *Store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }
 
-func (s *Store) progress(p Progress) {
-	if s.o.Progress == nil {
-		return
-	}
+// OnProgress sets Options.Progress after the fact.
+func (s *Store) OnProgress(f func(Progress)) {
 	s.progressMu.Lock()
 	defer s.progressMu.Unlock()
-	s.o.Progress(p)
+	s.o.Progress = f
+}
+
+func (s *Store) progress(p Progress) {
+	s.progressMu.Lock()
+	defer s.progressMu.Unlock()
+	if s.o.Progress != nil {
+		s.o.Progress(p)
+	}
 }
 
 // who names the person for the history. sudo hides who typed the command, but

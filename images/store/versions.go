@@ -77,7 +77,7 @@ func (s *Store) Commit(ctx context.Context, rec images.Record) (out images.Recor
 	}
 	out, err = s.record(rec.Name, rec.Number)
 	if err == nil {
-		s.log.Info("committed", "image", out.Ref(), "tree", out.Tree.Short(), "entries", out.Entries, "bytes", out.Size)
+		s.log.Debug("committed", "image", out.Ref(), "tree", out.Tree.Short(), "entries", out.Entries, "bytes", out.Size)
 	}
 	return out, true, err
 }
