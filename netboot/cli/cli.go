@@ -39,6 +39,7 @@ type commands struct {
 	Serve  serveCmd  `cmd:"" help:"Run the appliance."`
 	Status statusCmd `cmd:"" help:"Show the appliance, its nodes and how far they got."`
 	Image  imageCmd  `cmd:"" help:"List, import and publish the images that nodes run."`
+	Lab    labCmd    `cmd:"" help:"Try it all with virtual machines, in a network that exists only for that."`
 	Build  buildCmd  `cmd:"" help:"Build an image from a recipe."`
 	Config configCmd `cmd:"" help:"Check and explain config.d, the configuration of the nodes."`
 
