@@ -17,6 +17,8 @@ import (
 	"slate/installer/screen"
 	"slate/installer/servers"
 	"slate/netboot/api"
+
+	"golang.org/x/sys/unix"
 )
 
 // Main is the whole program: which part it plays depends on how it was started.
@@ -111,7 +113,12 @@ func modprobe(ctx context.Context, names []string) int {
 	if err != nil {
 		return 1
 	}
-	l := machine.Loader{Index: x, Settings: machine.ParseCmdline(readText("/proc/cmdline"))}
+	b := &Boot{}
+	digests, err := b.digests()
+	if err != nil {
+		return 1
+	}
+	l := machine.Loader{Index: x, Settings: machine.ParseCmdline(readText("/proc/cmdline")), Digests: digests}
 	if _, err := l.Load(ctx, names...); err != nil {
 		return 1
 	}
@@ -126,8 +133,21 @@ func runAgent(ctx context.Context) int {
 		log = os.Stderr
 	}
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o644)
-	a := agent.Agent{Dir: RunDir, Log: log}
-	if err := a.Run(ctx); err != nil {
+	// Away from the root that hangs on us: nothing of it is ever touched again,
+	// and systemd sees at shut-down that we do not keep it busy.
+	proc, err := os.OpenRoot("/proc")
+	if err == nil {
+		defer proc.Close()
+		err = unix.Chroot(RunDir)
+	}
+	if err == nil {
+		err = unix.Chdir("/")
+	}
+	if err == nil {
+		a := agent.Agent{Dir: "/", Proc: proc.FS(), Log: log}
+		err = a.Run(ctx)
+	}
+	if err != nil {
 		fmt.Fprintf(log, "slate-agent: %s\n", screen.Plain(err.Error()))
 		return 1
 	}

@@ -84,28 +84,51 @@ func selfCheck(_ context.Context, b *Boot) error {
 	if m.Total < minMemory {
 		return fmt.Errorf("this machine has %d MB of memory; slate needs %d MB", m.Total>>20, int64(minMemory)>>20)
 	}
-	lists, _ := filepath.Glob(b.path(machine.DigestLists))
-	total := 0
-	for _, l := range lists {
-		f, err := os.Open(l)
-		if err != nil {
-			return err
-		}
-		n, err := machine.CheckFiles(b.Root, f)
-		f.Close()
-		if err != nil {
-			return fmt.Errorf("the start files are damaged: %w", err)
-		}
-		total += n
+	digests, good, err := b.checkOwnFiles()
+	if err != nil {
+		return fmt.Errorf("the start files are damaged: %w", err)
 	}
-	b.Note("%d MB of memory, %d MB free; %d files checked", m.Total>>20, m.Available>>20, total)
+	b.Note("%d MB of memory, %d MB free; %d files checked", m.Total>>20, m.Available>>20, good)
 	release := machine.Release()
 	x, err := machine.ReadModuleIndex(os.DirFS(or2(b.Root, "/")), release)
 	if err != nil {
 		return &noModulesError{release, b.otherReleases(release), err}
 	}
-	b.Loader = &machine.Loader{Root: b.Root, Index: x, Settings: b.Settings}
+	b.Loader = &machine.Loader{Root: b.Root, Index: x, Settings: b.Settings, Digests: digests}
 	return nil
+}
+
+// checkOwnFiles compares all files that a digest list names, but for the modules:
+// those are many, few are used, and each is compared before it is inserted.
+func (b *Boot) checkOwnFiles() (machine.Digests, int, error) {
+	digests, err := b.digests()
+	if err != nil {
+		return nil, 0, err
+	}
+	good, err := digests.Check(b.Root, func(name string) bool {
+		return strings.HasPrefix(name, "/lib/modules/") && strings.Contains(filepath.Base(name), ".ko")
+	})
+	return digests, good, err
+}
+
+func (b *Boot) digests() (machine.Digests, error) {
+	digests := machine.Digests{}
+	lists, err := filepath.Glob(b.path(machine.DigestLists))
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range lists {
+		f, err := os.Open(l)
+		if err != nil {
+			return nil, err
+		}
+		err = digests.Read(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", l, err)
+		}
+	}
+	return digests, nil
 }
 
 func or2(a, b string) string {
@@ -170,7 +193,7 @@ func hardware(ctx context.Context, b *Boot) error {
 		b.Note("%v", oneLine(err))
 	}
 	ifaces := network.List(b.Root)
-	b.Note("%d modules loaded; %d wired interfaces", n+m, len(ifaces))
+	b.Note("%d modules loaded; wired interfaces: %d", n+m, len(ifaces))
 	for _, i := range ifaces {
 		b.Note("%s: driver %s", i, or2(i.Driver, "unknown"))
 	}
@@ -185,8 +208,6 @@ func hardware(ctx context.Context, b *Boot) error {
 }
 
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
-
-func needsNetwork(b *Boot) (bool, string) { return true, "" }
 
 // connect gets an address where the machine booted from, or elsewhere.
 func connect(ctx context.Context, b *Boot) error {

@@ -5,8 +5,8 @@
 // when the machine is ready for a login, and delivers the events that the boot
 // could not send in time.
 //
-// It runs from a copy in /run/slate, so that it needs nothing of the root it
-// serves, and its first argument begins with '@', so that systemd spares it when
+// It runs from a copy in /run/slate and has that as its root directory, so that it
+// needs nothing of the root it serves, and its first argument begins with '@', so that systemd spares it when
 // it ends all other processes (systemd.io/ROOT_STORAGE_DAEMONS).
 package agent
 
@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -58,8 +59,8 @@ func (c Config) Save(dir string) error {
 // Agent is the running agent. Its zero value for Root and the functions means the
 // real machine.
 type Agent struct {
-	Dir  string // /run/slate
-	Root string // of /proc, in tests
+	Dir  string // where its files are: /run/slate, which it has as its root
+	Proc fs.FS  // /proc
 	Log  io.Writer
 
 	now    func() time.Time
@@ -224,7 +225,7 @@ func (a *Agent) waitLogin(ctx context.Context, limit time.Duration) bool {
 	tick := time.NewTicker(a.look)
 	defer tick.Stop()
 	for {
-		if HasLogin(a.Root) {
+		if HasLogin(a.Proc) {
 			return true
 		}
 		select {
@@ -235,11 +236,11 @@ func (a *Agent) waitLogin(ctx context.Context, limit time.Duration) bool {
 	}
 }
 
-// HasLogin looks for a getty, a login program or a display manager below root.
-func HasLogin(root string) bool {
-	files, _ := filepath.Glob(filepath.Join(root, "/proc/[0-9]*/comm"))
+// HasLogin looks for a getty, a login program or a display manager in /proc.
+func HasLogin(proc fs.FS) bool {
+	files, _ := fs.Glob(proc, "[0-9]*/comm")
 	for _, f := range files {
-		b, _ := os.ReadFile(f)
+		b, _ := fs.ReadFile(proc, f)
 		switch strings.TrimSpace(string(b)) {
 		case "agetty", "getty", "mingetty", "mgetty", "login", "gdm3", "gdm", "lightdm", "sddm":
 			return true

@@ -20,6 +20,7 @@ type Loader struct {
 	Root     string // of /sys and /lib; "" is /
 	Index    *ModuleIndex
 	Settings Settings // module options and blacklist
+	Digests  Digests  // a module that differs from its digest is not inserted
 
 	mu     sync.Mutex
 	failed map[string]error
@@ -99,6 +100,9 @@ func (l *Loader) one(m Load) error {
 	insert := l.insert
 	if insert == nil {
 		insert = finit
+	}
+	if err := l.Digests.File(l.Root, "/"+m.File); err != nil {
+		return &moduleError{m.Name, err}
 	}
 	err := insert(filepath.Join(l.Root, "/", m.File), strings.Join(l.Settings.ModuleOptions[m.Name], " "))
 	switch {

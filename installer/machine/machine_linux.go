@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -103,9 +105,11 @@ func MachineID(id Identity, mac string) string {
 // each archive it consists of, in the format of sha256sum, paths from the root.
 const DigestLists = "/etc/slate/*.sha256"
 
-// CheckFiles compares files with a digest list and gives the number of good ones.
-// Every bad one is named in the error.
-func CheckFiles(root string, list io.Reader) (good int, err error) {
+// Digests are SHA-256 sums by absolute path.
+type Digests map[string][sha256.Size]byte
+
+// Read adds a list in the format of sha256sum.
+func (d Digests) Read(list io.Reader) error {
 	var errs []error
 	sc := bufio.NewScanner(list)
 	for n := 1; sc.Scan(); n++ {
@@ -115,34 +119,54 @@ func CheckFiles(root string, list io.Reader) (good int, err error) {
 		}
 		want, name, ok := strings.Cut(line, " ")
 		name = strings.TrimLeft(name, " *")
-		if sum, err := hex.DecodeString(want); !ok || err != nil || len(sum) != sha256.Size || name == "" {
+		sum, err := hex.DecodeString(want)
+		if !ok || err != nil || len(sum) != sha256.Size || name == "" {
 			errs = append(errs, fmt.Errorf("digest list, line %d: not a line of sha256sum", n))
 			continue
 		}
 		// A name with ".." stays below the root: Join cleans it from "/".
-		switch got, err := fileDigest(filepath.Join(root, filepath.Join("/", name))); {
-		case err != nil:
+		d[filepath.Join("/", name)] = [sha256.Size]byte(sum)
+	}
+	return errors.Join(append(errs, sc.Err())...)
+}
+
+// Check compares the files that are not left for later, and gives the number of
+// good ones. Every bad one is named in the error. A file that no list names is good:
+// the builder may add files of its own.
+func (d Digests) Check(root string, later func(name string) bool) (good int, err error) {
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(d)) {
+		if later != nil && later(name) {
+			continue
+		}
+		if err := d.File(root, name); err != nil {
 			errs = append(errs, err)
-		case got != strings.ToLower(want):
-			errs = append(errs, fmt.Errorf("%s is damaged", name))
-		default:
+		} else {
 			good++
 		}
 	}
-	return good, errors.Join(append(errs, sc.Err())...)
+	return good, errors.Join(errs...)
 }
 
-func fileDigest(name string) (string, error) {
-	f, err := os.Open(name)
+// File compares one file.
+func (d Digests) File(root, name string) error {
+	want, ok := d[filepath.Join("/", name)]
+	if !ok {
+		return nil
+	}
+	f, err := os.Open(filepath.Join(root, name))
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer f.Close()
 	h := sha256.New()
 	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	if [sha256.Size]byte(h.Sum(nil)) != want {
+		return fmt.Errorf("%s is damaged", name)
+	}
+	return nil
 }
 
 // Consoles gives the devices of all consoles the kernel writes to, in its order.

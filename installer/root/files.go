@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -106,7 +107,7 @@ func Changes(tree fs.FS, f Facts) []Change {
 	out = append(out, bootInterface(tree, f)...)
 	switch initSystem {
 	case Systemd:
-		out = append(out, systemd()...)
+		out = append(out, systemd(f)...)
 	case OpenRC:
 		out = append(out, openRC(tree, f)...)
 	}
@@ -286,9 +287,15 @@ var masked = []string{
 	"e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
 }
 
-func systemd() (out []Change) {
+func systemd(f Facts) (out []Change) {
 	for _, u := range masked {
 		out = append(out, Change{Path: "/etc/systemd/system/" + u, Link: "/dev/null"})
+	}
+	// The parts of the root are unmounted last, by systemd-shutdown. As ordinary
+	// mounts they would be tried earlier, while the journal still writes to /var.
+	for _, dir := range slices.Concat(f.Overlays, []string{"/tmp", Lower, Upper}) {
+		unit := strings.ReplaceAll(strings.Trim(dir, "/"), "/", "-") + ".mount"
+		out = append(out, Change{Path: "/etc/systemd/system/" + unit + ".d/slate.conf", Text: "[Unit]\nDefaultDependencies=no\n"})
 	}
 	return out
 }
@@ -298,12 +305,9 @@ func systemd() (out []Change) {
 func openRC(tree fs.FS, f Facts) []Change {
 	out := []Change{{Path: "/etc/rc.conf", Append: true, Text: "\n# slate\nrc_interactive=\"NO\"\nrc_sys=\"\"\n"}}
 	if exists(tree, "etc/conf.d") {
-		var keep []string
-		for _, o := range f.Overlays {
-			keep = append(keep, o)
-		}
+		keep := slices.Concat(f.Overlays, []string{Lower, Upper})
 		out = append(out,
-			Change{Path: "/etc/conf.d/localmount", Append: true, Text: "\n# slate: parts of the root\nno_umounts=\"" + strings.Join(append(keep, "/run/slate/root", "/run/slate/rw"), ":") + "\"\n"},
+			Change{Path: "/etc/conf.d/localmount", Append: true, Text: "\n# slate: parts of the root\nno_umounts=\"" + strings.Join(keep, ":") + "\"\n"},
 			Change{Path: "/etc/conf.d/hwclock", Append: true, Text: "\n# slate: /etc/adjtime is not kept\nclock_systohc=\"NO\"\n"},
 			Change{Path: "/etc/conf.d/hostname", Text: "hostname=\"" + f.Node + "\"\n"})
 	}

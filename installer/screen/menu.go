@@ -74,13 +74,15 @@ const (
 
 // Draw gives the whole screen, from clearing it to parking the cursor below.
 func (m *Menu) Draw(now time.Time) string {
-	lines := m.Lines(now)
+	lines, bold := m.Lines(now), 1+3+len(Wrap(m.Title, margin, 3))
 	var b strings.Builder
 	b.WriteString("\x1b[0m\x1b[2J\x1b[H")
 	for i, l := range lines {
 		fmt.Fprintf(&b, "\x1b[%d;1H", i+1)
 		if marked, ok := strings.CutPrefix(l, selectMark); ok {
 			b.WriteString(margin + "\x1b[7m" + strings.TrimPrefix(marked, margin) + "\x1b[0m")
+		} else if i == 1 || i > 3 && i < bold {
+			b.WriteString("\x1b[1m" + l + "\x1b[0m")
 		} else {
 			b.WriteString(l)
 		}
@@ -119,7 +121,12 @@ func (m *Menu) Lines(now time.Time) []string {
 		out = append(append(out, ""), detail...)
 	}
 	out = append(out, "")
+	// With room to spare the choices stand apart.
+	airy := len(out)+2*len(m.Items)+len(m.Facts)+4 < Rows
 	for i, it := range m.Items {
+		if i > 0 && airy {
+			out = append(out, "")
+		}
 		line := clip(fmt.Sprintf("%s  %d  %s", margin, i+1, it.Text), Columns-2)
 		if i == m.Selected {
 			line = selectMark + line + strings.Repeat(" ", Columns-2-len(line))
