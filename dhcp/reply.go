@@ -47,8 +47,12 @@ func (x *exchange) give(t dhcpv4.MessageType, addr netip.Addr) {
 	x.setNetwork(r)
 	lease := x.leaseTime()
 	setSeconds(r, dhcpv4.OptionIPAddressLeaseTime, lease)
-	setSeconds(r, dhcpv4.OptionRenewTimeValue, lease/2)
-	setSeconds(r, dhcpv4.OptionRebindingTimeValue, lease/8*7)
+	if r.Options[uint8(dhcpv4.OptionRenewTimeValue)] == nil {
+		setSeconds(r, dhcpv4.OptionRenewTimeValue, lease/2)
+	}
+	if r.Options[uint8(dhcpv4.OptionRebindingTimeValue)] == nil {
+		setSeconds(r, dhcpv4.OptionRebindingTimeValue, lease/8*7)
+	}
 	x.client.IP = addr
 	boot := x.setBootOf(r, fromServer)
 	x.send(r, addr, boot, "")
