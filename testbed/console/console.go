@@ -39,6 +39,7 @@ type Console struct {
 	w     io.Writer
 	o     Options
 	start time.Time
+	done  chan struct{}
 
 	mu      sync.Mutex
 	text    []byte // all of it, cleaned
@@ -63,12 +64,16 @@ const tailLines = 30
 
 // New reads from rw until its end, in a goroutine of its own.
 func New(rw io.ReadWriter, o Options) *Console {
-	c := &Console{w: rw, o: o, start: time.Now(), changed: make(chan struct{})}
+	c := &Console{w: rw, o: o, start: time.Now(), done: make(chan struct{}), changed: make(chan struct{})}
 	go c.read(rw)
 	return c
 }
 
+// Done is closed when the line has ended and all of it has been read.
+func (c *Console) Done() <-chan struct{} { return c.done }
+
 func (c *Console) read(r io.Reader) {
+	defer close(c.done)
 	buf := make([]byte, 16<<10)
 	for {
 		n, err := r.Read(buf)

@@ -33,8 +33,11 @@ type Spec struct {
 	Log   io.Writer  // gets standard output and error; default: only Tail keeps some
 	Files []*os.File // descriptors 3 and up
 
-	NS    *netns.NS // network namespace; default: this process's
-	PIDNS *os.File  // PID namespace; default: this process's
+	NS *netns.NS // network namespace; default: this process's
+	// PIDNS is the PID namespace; default: this process's. In another one the
+	// program ends with that namespace, not with this process: os/exec would
+	// miss its parent there and take it for dead.
+	PIDNS *os.File
 
 	// Ready, if given, is what Start waits for.
 	Ready *Ready
@@ -75,7 +78,10 @@ func Start(ctx context.Context, s Spec) (*Process, error) {
 	p.cmd.WaitDelay = time.Second // a child that keeps the output open does not keep us
 	// A group of its own: Ctrl-C at the terminal is for us, and so is the order
 	// in which things end.
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if s.PIDNS == nil {
+		p.cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	}
 
 	var ready <-chan error
 	if s.Ready != nil {

@@ -3,7 +3,9 @@
 package qemu
 
 import (
+	"bytes"
 	"context"
+	_ "embed" // probe.bin
 	"errors"
 	"os"
 	"os/exec"
@@ -46,8 +48,8 @@ func DetectAccel() Accel {
 }
 
 var detectOnce = sync.OnceValue(func() Accel {
-	// The device may be there and openable, and the guest hang all the same,
-	// on machines that are virtual themselves.
+	// On machines that are virtual themselves the device may be there and
+	// openable, even run a simple guest, and still fail or hang with others.
 	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
 		return TCG
 	} else {
@@ -61,33 +63,50 @@ var detectOnce = sync.OnceValue(func() Accel {
 	return KVM
 })
 
-// probeSector is a boot sector that writes 0x2a to port 0xf4, where QEMU's
-// isa-debug-exit makes it end with status 2*0x2a+1.
+// probeSector is probe.S, assembled.
 //
-//	mov al, 0x2a; out 0xf4, al; hlt
-var probeSector = [512]byte{0: 0xb0, 1: 0x2a, 2: 0xe6, 3: 0xf4, 4: 0xf4, 510: 0x55, 511: 0xaa}
+//go:embed probe.bin
+var probeSector []byte
 
 const probeStatus = 2*0x2a + 1
 
-// probeGuest starts a machine that ends itself with its first instructions.
+// probeGuest starts a machine that ends itself after its first instructions.
 func probeGuest(ctx context.Context, a Accel) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	dir, err := os.MkdirTemp("", "slate-probe-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	disk := filepath.Join(dir, "disk")
-	if err := os.WriteFile(disk, probeSector[:], 0o600); err != nil {
+	if err := os.WriteFile(disk, probeSector, 0o600); err != nil {
 		return err
 	}
-	err = exec.CommandContext(ctx, Program, "-no-user-config", "-nodefaults", "-machine", "pc", "-accel", a.arg(), "-cpu", "max",
+	cmd := exec.CommandContext(ctx, Program, "-no-user-config", "-nodefaults", "-machine", "pc", "-accel", a.arg(), "-cpu", "max",
 		"-m", "32", "-display", "none", "-drive", "if=ide,format=raw,file="+escape(disk),
-		"-device", "isa-debug-exit,iobase=0xf4,iosize=1").Run()
+		"-device", "isa-debug-exit,iobase=0xf4,iosize=1")
+	cmd.Stderr = complaints{cancel}
+	err = cmd.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == probeStatus {
 		return nil
 	}
-	if err == nil {
-		err = errors.New("the guest did not run")
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err == nil:
+		return errors.New("the guest did not run")
 	}
 	return err
+}
+
+// complaints ends the probe when QEMU stops the machine because the kernel cannot
+// go on with it; it would wait for a debugger then.
+type complaints struct{ cancel context.CancelCauseFunc }
+
+func (c complaints) Write(b []byte) (int, error) {
+	if bytes.Contains(b, []byte("KVM internal error")) {
+		c.cancel(errors.New("KVM internal error"))
+	}
+	return len(b), nil
 }

@@ -3,7 +3,9 @@
 package qemu
 
 import (
+	"bytes"
 	"context"
+	"os"
 	"os/exec"
 	"strings"
 	"testing"
@@ -20,6 +22,31 @@ func TestProbeGuestRuns(t *testing.T) {
 	defer cancel()
 	if err := probeGuest(ctx, TCG); err != nil {
 		t.Error(err)
+	}
+}
+
+// The committed boot sector is what its source says, where there is an assembler.
+func TestProbeSectorIsItsSource(t *testing.T) {
+	for _, tool := range []string{"as", "objcopy"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(err)
+		}
+	}
+	dir := t.TempDir()
+	for _, argv := range [][]string{
+		{"as", "--64", "-o", dir + "/probe.o", "probe.S"},
+		{"objcopy", "-O", "binary", "-j", ".text", dir + "/probe.o", dir + "/probe.bin"},
+	} {
+		if out, err := exec.Command(argv[0], argv[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", argv, err, out)
+		}
+	}
+	got, err := os.ReadFile(dir + "/probe.bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got, probeSector) || len(got) != 512 {
+		t.Error("probe.bin is not what probe.S gives")
 	}
 }
 

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package e2e
+
+import (
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"slate/testbed/lab"
+	"slate/testbed/labtest"
+	"slate/testbed/qemu"
+)
+
+// Two machines boot at once from an appliance that gives addresses itself, to the
+// login prompt of a real Debian.
+func TestDiskless(t *testing.T) {
+	s := newSite(t, labtest.New(t, lab.Options{}))
+	s.serve()
+	bios := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"net"}})
+	uefi := s.Node(lab.NodeSpec{Name: "uefi", Firmware: qemu.UEFI, Boot: []string{"net"}})
+	s.login(bios, uefi)
+	t.Run("timeline", func(t *testing.T) {
+		for n, want := range map[*lab.Node][]string{
+			bios: {"dhcp done", "script done", "kernel done", "network done", "root done", "handover done"},
+			uefi: {"dhcp done", "loader done", "script done", "kernel done", "network done", "root done", "handover done"},
+		} {
+			got := s.events(n)
+			for _, w := range want {
+				if !slices.Contains(got, w) {
+					t.Errorf("%s: the timeline lacks %q: %q", n.Name(), w, got)
+				}
+			}
+		}
+	})
+	t.Run("root", func(t *testing.T) { checkRoot(t, s, bios) })
+	t.Run("restart under work", func(t *testing.T) { checkRestart(t, s, uefi) })
+	t.Run("forgets", func(t *testing.T) { checkForgets(t, s, bios) })
+}
+
+// checkRoot looks at the root from inside: read-only where it must be, writable
+// where it may be, and what the image is made of.
+func checkRoot(t *testing.T, s *site, n *lab.Node) {
+	run := func(cmd string) string { return s.Run(n, commandLimit, cmd) }
+	for _, dir := range []string{"/", "/usr", "/opt"} {
+		if out, status, err := n.Console().Run(t.Context(), commandLimit, "touch "+dir+"/new"); err != nil || status == 0 || !strings.Contains(out, "Read-only file system") {
+			t.Errorf("writing to %s: status %d, %q, %v; want it refused as read-only", dir, status, out, err)
+		}
+	}
+	for _, dir := range []string{"/etc", "/var/lib", "/root", "/tmp", "/home"} {
+		run("touch " + dir + "/new && rm " + dir + "/new")
+	}
+	if got := run("systemctl is-system-running --wait || true"); !strings.Contains(got, "running") {
+		t.Errorf("the system is %q; failed units:\n%s", got, run("systemctl --failed --no-legend"))
+	}
+	if got := run("hostname"); !strings.HasPrefix(got, "node-") {
+		t.Errorf("host name = %q, want node-…", got)
+	}
+	if got := run("systemctl is-active ssh"); got != "active" {
+		t.Errorf("ssh is %q", got)
+	}
+}
+
+// checkRestart ends the appliance while a machine reads its root, and starts it
+// again: the machine waits, and reads on.
+func checkRestart(t *testing.T, s *site, n *lab.Node) {
+	run := func(cmd string) string { return s.Run(n, 4*commandLimit, cmd) }
+	const sum = "find /usr/bin /usr/lib/systemd -xdev -type f -print0 | sort -z | xargs -0 cat | sha256sum"
+	want := run(sum)
+	run("sync; echo 3 > /proc/sys/vm/drop_caches; (" + sum + ") > /tmp/sum 2>&1 & echo $! > /tmp/pid")
+	s.stop()
+	if out, status, err := n.Console().Run(t.Context(), commandLimit, "kill -0 $(cat /tmp/pid)"); err != nil || status != 0 {
+		t.Fatalf("the checksum was ready before the appliance stopped, or failed: %s %v; this test shows nothing", out, err)
+	}
+	s.serve()
+	run("wait $(cat /tmp/pid)")
+	if got := run("cat /tmp/sum"); got != want {
+		t.Errorf("the checksum over the restart is %q, want %q", got, want)
+	}
+	if got := run("dmesg | grep -i -E 'nfs.*(error|stale)' || true"); got != "" {
+		t.Errorf("the kernel complains: %s", got)
+	}
+}
+
+// checkForgets writes, restarts the machine from within, and looks.
+func checkForgets(t *testing.T, s *site, n *lab.Node) {
+	s.Run(n, commandLimit, "echo remember > /etc/remember; echo remember > /var/lib/remember; echo remember > /root/remember")
+	if err := n.Console().SendLine("reboot"); err != nil {
+		t.Fatal(err)
+	}
+	s.login(n)
+	if got := s.Run(n, commandLimit, "ls /etc/remember /var/lib/remember /root/remember 2>/dev/null || true"); got != "" {
+		t.Errorf("after a reboot there is still %s", got)
+	}
+}
+
+// Beside a DHCP server that only gives addresses, the appliance says what to boot.
+func TestProxy(t *testing.T) {
+	labtest.Need(t, "dnsmasq")
+	l := labtest.New(t, lab.Options{})
+	router, err := l.AddHost("router", lab.Port{Bridge: lab.MainBridge, Addr: netip.MustParsePrefix("10.77.0.2/24")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = router.Start(t.Context(), "dnsmasq", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root",
+		"--log-dhcp", "--log-facility=-", "--dhcp-leasefile=/dev/null", "--dhcp-range=10.77.0.100,10.77.0.120,1h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSite(t, l)
+	settings, err := os.ReadFile(s.dir + "/slate.toml")
+	if err != nil || !strings.Contains(string(settings), `mode = "proxy"`) {
+		t.Errorf("slate init did not choose mode proxy beside dnsmasq (%v):\n%s", err, settings)
+	}
+	s.serve()
+	bios := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"net"}})
+	uefi := s.Node(lab.NodeSpec{Name: "uefi", Firmware: qemu.UEFI, Boot: []string{"net"}})
+	s.login(bios, uefi)
+	for _, n := range []*lab.Node{bios, uefi} {
+		if got := s.Run(n, commandLimit, "ip -4 -brief address show scope global"); !strings.Contains(got, "10.77.0.1") {
+			t.Errorf("%s has %q, want an address of the other server's range, 10.77.0.100 to .120", n.Name(), got)
+		}
+	}
+}

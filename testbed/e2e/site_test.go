@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package e2e tests the built programs as a user meets them: an appliance set up
+// by its own commands, and machines that boot from it in the lab.
+//
+// SLATE_BIN names the slate binary (default: bin/slate of the checkout),
+// SLATE_CACHE the directory where the Debian image is kept between runs
+// (default: .cache of the checkout). make lab sets both.
+package e2e
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"slate/testbed/lab"
+	"slate/testbed/labtest"
+	"slate/testbed/netns"
+	"slate/testbed/process"
+)
+
+func TestMain(m *testing.M) { netns.Main(m) }
+
+// How long things may take under emulation, on a machine that has other work too.
+const (
+	bootLimit    = 5 * time.Minute // power on to the controller, or to the login prompt after it
+	commandLimit = time.Minute
+)
+
+func slateBinary(t *testing.T) string {
+	t.Helper()
+	bin := cmp.Or(os.Getenv("SLATE_BIN"), checkout(t, "bin/slate"))
+	if _, err := os.Stat(bin); err != nil {
+		t.Fatalf("%v: run make build first", err)
+	}
+	return bin
+}
+
+// checkout returns the absolute path of a file of the checkout.
+func checkout(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("../..", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// demoDir has the demo's image: a Debian that lets root in with a known password.
+var demoDir = sync.OnceValues(func() (string, error) {
+	bin := cmp.Or(os.Getenv("SLATE_BIN"), "../../bin/slate")
+	dir := filepath.Join(cmp.Or(os.Getenv("SLATE_CACHE"), "../../.cache"), "demo")
+	cmd := exec.Command(bin, "lab", "demo", "--dir", dir, "--build-only")
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("slate lab demo --build-only: %w", err)
+	}
+	return filepath.Abs(dir)
+})
+
+// site is an appliance in a lab.
+type site struct {
+	*labtest.Lab
+	t    *testing.T
+	dir  string // slate.toml, config.d, data
+	proc *process.Process
+}
+
+// newSite sets up an appliance with slate init in the lab, on the store of the
+// demo, with leases and nodes of its own. It does not start it.
+func newSite(t *testing.T, l *labtest.Lab) *site {
+	t.Helper()
+	labtest.Need(t, "mmdebstrap")
+	demo, err := demoDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{Lab: l, t: t, dir: t.TempDir()}
+	for _, sub := range []string{"blobs", "trees", "images"} {
+		if err := os.MkdirAll(s.dir+"/data", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(filepath.Join(demo, "data", sub), filepath.Join(s.dir, "data", sub)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.slate("init", "--interface", lab.MainBridge)
+	s.conf("system/cboot.conf", "timeout = 3\n")
+	return s
+}
+
+// args is a slate command line for this site.
+func (s *site) args(words ...string) []string {
+	return append([]string{slateBinary(s.t), "--config", s.dir + "/slate.toml", "--data", s.dir + "/data"}, words...)
+}
+
+// slate runs a slate command in the lab and returns what it printed.
+func (s *site) slate(words ...string) string {
+	s.t.Helper()
+	out, err := s.try(words...)
+	if err != nil {
+		s.t.Fatalf("slate %s: %v\n%s", strings.Join(words, " "), err, out)
+	}
+	return out
+}
+
+func (s *site) try(words ...string) (string, error) {
+	var out strings.Builder
+	p, err := s.StartSpec(s.t.Context(), process.Spec{Name: "slate-" + words[0], Argv: s.args(words...), Log: &out})
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(s.t.Context(), commandLimit)
+	defer cancel()
+	err = p.Wait(ctx)
+	return out.String(), err
+}
+
+// conf writes a file of config.d.
+func (s *site) conf(name, text string) {
+	s.t.Helper()
+	path := filepath.Join(s.dir, "config.d", name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// serve starts the appliance and waits until it is ready.
+func (s *site) serve() {
+	s.t.Helper()
+	var err error
+	s.proc, err = s.StartSpec(s.t.Context(), process.Spec{
+		Name: "appliance", Argv: s.args("serve"),
+		Ready: &process.Ready{Notify: filepath.Join(s.Dir(), "notify")},
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// stop ends the appliance as a service manager does.
+func (s *site) stop() {
+	s.t.Helper()
+	if err := s.proc.Stop(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// event and boot are the parts of the status that the tests look at.
+type event struct {
+	Step, State, Text string
+}
+
+// events returns the newest boot of a machine as "step state" words.
+func (s *site) events(n *lab.Node) []string {
+	s.t.Helper()
+	var status struct {
+		Nodes []struct {
+			MACs  []string
+			Boots []struct{ Events []event }
+		}
+	}
+	resp, err := s.HTTPClient().Get(s.url("/api/v1/status"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		s.t.Fatalf("status: %s, %v", resp.Status, err)
+	}
+	if err := json.Unmarshal(body, &status); err != nil {
+		s.t.Fatal(err)
+	}
+	var words []string
+	for _, node := range status.Nodes {
+		if !slices.Contains(node.MACs, n.MAC().String()) || len(node.Boots) == 0 {
+			continue
+		}
+		for _, e := range node.Boots[0].Events {
+			words = append(words, e.Step+" "+e.State)
+		}
+	}
+	return words
+}
+
+func (s *site) url(path string) string {
+	return fmt.Sprintf("http://%s:8070%s", s.Addr().Addr(), path)
+}
+
+// login waits for the controller's screen and the login prompt of each machine,
+// and logs in.
+func (s *site) login(nodes ...*lab.Node) {
+	s.t.Helper()
+	var g errgroup.Group
+	for _, n := range nodes {
+		g.Go(func() error {
+			ctx, con := s.t.Context(), n.Console()
+			_, err := con.Expect(ctx, bootLimit, `No system image was found on this machine\.`, `slate: step handover done`)
+			if err == nil {
+				err = con.Login(ctx, bootLimit, "root", "slate")
+			}
+			if err != nil {
+				return fmt.Errorf("%s: %w", n.Name(), err)
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		s.t.Fatal(err)
+	}
+}
