@@ -109,7 +109,7 @@ func (x *ModuleIndex) parseSoftdep(r io.Reader) error {
 			case "post:":
 				into = x.post
 			default:
-				into[ModuleName(f[1])] = append(into[ModuleName(f[1])], ModuleName(w))
+				into[ModuleName(f[1])] = append(into[ModuleName(f[1])], w)
 			}
 		}
 	})
@@ -262,7 +262,7 @@ func (x *ModuleIndex) Plan(wanted []string, loaded func(string) bool) (plan []Lo
 		}
 		state[name] = 1
 		l := Load{Name: name, File: path.Join(x.Dir, file)}
-		for _, d := range slices.Concat(x.pre[name], x.deps[name]) {
+		for _, d := range slices.Concat(x.resolve(x.pre[name]), x.deps[name]) {
 			visit(d)
 			if state[d] == 2 && !slices.Contains(l.After, d) {
 				l.After = append(l.After, d)
@@ -270,7 +270,7 @@ func (x *ModuleIndex) Plan(wanted []string, loaded func(string) bool) (plan []Lo
 		}
 		state[name] = 2
 		plan = append(plan, l)
-		for _, d := range x.post[name] {
+		for _, d := range x.resolve(x.post[name]) {
 			visit(d)
 		}
 		return true
@@ -288,4 +288,18 @@ func (x *ModuleIndex) Plan(wanted []string, loaded func(string) bool) (plan []Lo
 		}
 	}
 	return plan, missing
+}
+
+// resolve replaces aliases by the modules they stand for: a soft dependency such
+// as Debian's of ext4 on crypto-crc32c may name either.
+func (x *ModuleIndex) resolve(names []string) []string {
+	var out []string
+	for _, n := range names {
+		if m := ModuleName(n); x.files[m] != "" || x.builtin[m] {
+			out = append(out, m)
+		} else {
+			out = append(out, x.Match(n)...)
+		}
+	}
+	return out
 }
