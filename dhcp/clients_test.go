@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -158,4 +159,87 @@ func TestSquatterIsFoundByARP(t *testing.T) {
 		t.Errorf("conflict %v: %s", e.Addr, e.Reason)
 	}
 	c.expect("bound 10.77.0.101")
+}
+
+// networkdScript runs systemd-networkd with directories of its own: it reads
+// and writes fixed paths. A read-only /sys makes it do without udev.
+const networkdScript = `set -e
+mount -t tmpfs tmpfs /run
+mkdir -p /run/systemd/network /run/systemd/netif/links /run/systemd/netif/leases
+chown -R systemd-network /run/systemd
+mount -t sysfs -o ro sysfs /sys
+printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n' >/run/systemd/network/eth0.network
+exec /lib/systemd/systemd-networkd`
+
+// systemd-networkd leases, renews and releases when it ends.
+func TestNetworkd(t *testing.T) {
+	labtest.Need(t, "unshare", "networkctl")
+	labtest.NeedFile(t, "/lib/systemd/systemd-networkd")
+	if m, err := os.ReadFile("/proc/self/uid_map"); err != nil || !strings.Contains(string(m), "4294967295") {
+		t.Skip("systemd-networkd changes to a user of its own, which a user namespace does not have")
+	}
+	l := newLAN(t)
+	n := l.subnet()
+	n.LeaseTime = 6 * time.Second
+	l.serve(&dhcp.Server{Subnets: []dhcp.Subnet{n}})
+	c := l.start(l.machine(), "", "unshare", "--mount", "sh", "-c", networkdScript)
+	first := l.await(dhcp.EventAck)
+	if first.Addr != addr("10.77.0.100") || first.Client.ClientID == "" {
+		t.Errorf("ack of %v to %+v", first.Addr, first.Client)
+	}
+	if e := l.await(dhcp.EventAck); e.Addr != first.Addr {
+		t.Errorf("renewal of %v, want %v", e.Addr, first.Addr)
+	}
+	c.signal(syscall.SIGTERM)
+	if e := l.await(dhcp.EventRelease); e.Addr != first.Addr {
+		t.Errorf("release of %v, want %v", e.Addr, first.Addr)
+	}
+}
+
+// A client behind a relay (dnsmasq as the relay): the answers go to the relay,
+// the renewal comes directly, through the router.
+func TestClientBehindARelay(t *testing.T) {
+	labtest.Need(t, "udhcpc", "dnsmasq")
+	l := newLAN(t)
+	n := l.subnet()
+	far := n
+	far.Interface, far.Prefix = "", netip.MustParsePrefix("10.78.0.0/24")
+	far.First, far.Last, far.Gateway = addr("10.78.0.100"), addr("10.78.0.120"), addr("10.78.0.254")
+	l.serve(&dhcp.Server{Subnets: []dhcp.Subnet{n, far}})
+	l.must(l.home.Route(far.Prefix, addr("10.77.0.254")))
+
+	router, pc := l.machine(), l.machineApart()
+	l.must(router.Address("eth0", netip.MustParsePrefix("10.77.0.254/24")))
+	l.must(router.Veth("eth1", pc, "eth0"))
+	l.must(router.Address("eth1", netip.MustParsePrefix("10.78.0.254/24")))
+	l.must(router.Forward())
+	relay := exec.Command("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--group=root",
+		"--dhcp-relay=10.78.0.254,10.77.0.1", "--log-facility=-", "--pid-file=", "--dhcp-leasefile="+t.TempDir()+"/leases")
+	out := newWatcher("DHCP relay")
+	relay.Stdout, relay.Stderr = out, out
+	relay.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	l.must(router.Start(relay))
+	t.Cleanup(func() {
+		relay.Process.Kill()
+		relay.Wait()
+		if t.Failed() {
+			t.Logf("relay said:\n%s", out)
+		}
+	})
+	select {
+	case <-out.seen:
+	case <-time.After(patience):
+		t.Fatalf("the relay does not start: %s", out)
+	}
+
+	c := l.start(pc, udhcpcHook+"\n[ $1 = bound ] && ip route add default via $router", "udhcpc", "-f", "-i", "eth0", "-s", "SCRIPT", "-t", "5", "-T", "2")
+	c.expect("bound 10.78.0.100")
+	if e := l.await(dhcp.EventAck); e.Client.Relay != addr("10.78.0.254") {
+		t.Errorf("relay %v, want 10.78.0.254", e.Client.Relay)
+	}
+	c.signal(syscall.SIGUSR1)
+	c.expect("renew 10.78.0.100")
+	if e := l.await(dhcp.EventAck); e.Client.Relay.IsValid() || e.Addr != addr("10.78.0.100") {
+		t.Errorf("renewal of %v through relay %v, want it direct", e.Addr, e.Client.Relay)
+	}
 }

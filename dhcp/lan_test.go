@@ -61,14 +61,21 @@ func (l *lan) must(err error) {
 // machine attaches a namespace with the interface eth0, up.
 func (l *lan) machine() *netns.NS {
 	l.Helper()
-	ns, err := netns.New()
-	l.must(err)
-	l.Cleanup(func() { ns.Close() })
+	ns := l.machineApart()
 	l.ports++
 	port := fmt.Sprintf("%sp%d", l.bridge, l.ports)
 	l.must(ns.Veth("eth0", l.home, port))
 	l.must(l.home.Attach(port, l.bridge))
 	l.Cleanup(func() { l.home.Delete(port) })
+	return ns
+}
+
+// machineApart is a namespace that is not attached.
+func (l *lan) machineApart() *netns.NS {
+	l.Helper()
+	ns, err := netns.New()
+	l.must(err)
+	l.Cleanup(func() { ns.Close() })
 	return ns
 }
 
