@@ -71,13 +71,18 @@ fi
 rm -f /boot/initrd.img* /boot/*.dpkg-bak /initrd.img /initrd.img.old /vmlinuz.old
 
 # What packages left behind.
-rm -rf /var/cache/apt/archives /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old
+rm -rf /var/cache/apt/archives /var/cache/apt/*.bin /var/lib/apt/lists /var/cache/debconf/*-old /var/lib/dpkg/*-old
 rm -rf /var/cache/ldconfig /var/cache/man /var/tmp/* /var/log/apt /var/log/dpkg.log /var/log/alternatives.log
 rm -f /var/log/bootstrap.log /var/log/faillog /var/log/lastlog /root/.bash_history
 find /var/log -type f -exec sh -c ': > "$1"' sh {} \;
 rm -f /etc/passwd- /etc/group- /etc/shadow- /etc/gshadow- /etc/subuid- /etc/subgid-
 rm -f /etc/.pwd.lock
-mkdir -p /var/cache/apt/archives/partial
+# Whether apt downloaded as its own user depends on the building machine.
+if [ -d /var/cache/apt ]; then
+  mkdir -p /var/cache/apt/archives/partial /var/lib/apt/lists/partial
+  chmod 0700 /var/cache/apt/archives/partial /var/lib/apt/lists/partial
+  chown _apt:root /var/cache/apt/archives/partial /var/lib/apt/lists/partial 2>/dev/null || :
+fi
 
 # Tells systemd that /etc and /var belong to this /usr, so that it does not
 # rebuild caches at each start. mmdebstrap sets all later times back to this one.

@@ -66,7 +66,8 @@ func arguments(r *recipes.Recipe, sources []Source, m mode, dir string) []string
 		"mmdebstrap",
 		"--mode=" + string(m),
 		"--format=tar",
-		"--verbose", // the programs' own words go to the log
+		"--skip=cleanup/apt", // finish.sh does it
+		"--verbose",          // the programs' own words go to the log
 		"--variant=" + orDefault(r.Debian.Variant, "minbase"),
 		"--architectures=" + arch,
 		`--aptopt=APT::Install-Recommends "` + strconv.FormatBool(r.Debian.Recommends) + `"`,
