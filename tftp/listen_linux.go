@@ -52,7 +52,10 @@ func Listen(ctx context.Context, addr netip.AddrPort) (*net.UDPConn, error) {
 	if addr.Addr().Is6() {
 		network = "udp"
 	}
-	pc, err := new(net.ListenConfig).ListenPacket(ctx, network, addr.String())
+	// Before the first packet can arrive: the kernel notes its address only if
+	// that was asked for by then.
+	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error { return wantArrival(raw) }}
+	pc, err := config.ListenPacket(ctx, network, addr.String())
 	if err != nil {
 		return nil, &PortError{addr, err}
 	}
@@ -65,15 +68,16 @@ func Listen(ctx context.Context, addr netip.AddrPort) (*net.UDPConn, error) {
 
 // wantArrival makes the kernel say to which of our addresses a request came, so
 // that the answer comes from there, whatever the routes: firmware ignores others.
-func wantArrival(conn *net.UDPConn) error {
-	return control(conn, func(fd int) error {
-		err4 := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
-		err6 := unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
-		if err4 != nil && err6 != nil {
-			return os.NewSyscallError("setsockopt IP_PKTINFO", err4)
-		}
-		return nil
+func wantArrival(raw syscall.RawConn) error {
+	var err4, err6 error
+	err := raw.Control(func(fd uintptr) {
+		err4 = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+		err6 = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 	})
+	if err == nil && err4 != nil && err6 != nil {
+		err = os.NewSyscallError("setsockopt IP_PKTINFO", err4)
+	}
+	return err
 }
 
 // arrival is where a request came to.
@@ -92,7 +96,11 @@ func parseArrival(oob []byte) arrival {
 		case m.Header.Level == unix.IPPROTO_IP && m.Header.Type == unix.IP_PKTINFO && len(m.Data) >= unix.SizeofInet4Pktinfo:
 			// Spec_dst and not Addr: also right for a request to a broadcast address.
 			info := (*unix.Inet4Pktinfo)(unsafe.Pointer(&m.Data[0]))
-			return arrival{netip.AddrFrom4(info.Spec_dst), int(info.Ifindex)}
+			to := arrival{netip.AddrFrom4(info.Spec_dst), int(info.Ifindex)}
+			if to.addr.IsUnspecified() { // came before IP_PKTINFO was set
+				to.addr = netip.Addr{}
+			}
+			return to
 		case m.Header.Level == unix.IPPROTO_IPV6 && m.Header.Type == unix.IPV6_PKTINFO && len(m.Data) >= unix.SizeofInet6Pktinfo:
 			info := (*unix.Inet6Pktinfo)(unsafe.Pointer(&m.Data[0]))
 			to := arrival{netip.AddrFrom16(info.Addr).Unmap(), int(info.Ifindex)}
@@ -103,16 +111,4 @@ func parseArrival(oob []byte) arrival {
 		}
 	}
 	return arrival{}
-}
-
-func control(conn syscall.Conn, f func(fd int) error) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ferr error
-	if err := raw.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
-		return err
-	}
-	return ferr
 }

@@ -51,7 +51,11 @@ func (s *session) quiet(now time.Time) (time.Duration, bool) {
 func (s *Server) Serve(ctx context.Context, conn *net.UDPConn) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { conn.Close() })()
-	if err := wantArrival(conn); err != nil {
+	raw, err := conn.SyscallConn()
+	if err == nil {
+		err = wantArrival(raw) // for a socket that Listen has not made
+	}
+	if err != nil {
 		return fmt.Errorf("tftp: %w", err)
 	}
 	lp, err := newLoop()

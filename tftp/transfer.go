@@ -54,15 +54,15 @@ type transfer struct {
 	buf    []byte
 	lo, hi int64
 
-	// What is under way: the n packets from first on, which is 0 for the OACK.
-	first, n int64
-	last     int64 // number of the last block, which is the one that is not full
-	attempt  int   // how often they have been sent again for lack of an answer
-	believed bool  // they have been sent again because the client seemed to want it
-	sent     time.Time
-	deadline time.Time // when to call expire
+	// The OACK counts as block 0. All blocks up to acked have arrived, those up to
+	// sent are under way, and last is the one that is not full.
+	acked, sent, last int64
+	twice             int64     // blocks up to this one have been sent more than once, some after acked
+	attempt           int       // how often the client has failed to answer
+	believed          bool      // an ACK for acked, come twice, has been taken as a cry for help
+	sentAt            time.Time // when something was sent last
+	deadline          time.Time // when to call expire
 
-	acked         int64 // all blocks up to this one have arrived
 	retransmitted int
 	heard         atomic.Int64 // when the client last sent something, Unix ns
 
@@ -89,62 +89,76 @@ const readAhead = 32 << 10
 func (t *transfer) start(now time.Time) {
 	t.last = t.size/int64(t.terms.blockSize) + 1
 	t.lo, t.hi = 1, 1
+	t.twice = -1
 	if len(t.terms.oack) > 0 {
-		t.first, t.n = 0, 1
-		t.transmit(now)
+		t.acked, t.sent = -1, -1
+		t.transmit(0, 0, now)
 		return
 	}
-	t.nextWindow(now)
+	t.transmit(1, t.windowEnd(), now)
 }
 
-// nextWindow sends what follows the last block known to have arrived.
-func (t *transfer) nextWindow(now time.Time) {
-	t.first, t.n = t.acked+1, min(int64(t.terms.window), t.last-t.acked)
-	t.attempt, t.believed = 0, false
-	if err := t.load(); err != nil {
-		t.end(err)
-		return
-	}
-	t.transmit(now)
+// windowEnd is the last block that may be under way.
+func (t *transfer) windowEnd() int64 {
+	return min(max(t.acked, 0)+int64(t.terms.window), t.last)
 }
 
 // packet takes in what came from the client.
-//
-// An ACK for anything but the packets under way never causes a packet in answer,
-// so that a duplicate on the way cannot double the whole rest of the transfer
-// ("sorcerer's apprentice", RFC 1123 section 4.2.3.1). The one exception is the
-// ACK for the block before the window: a client sends it when the first packet of
-// a window is lost and the second arrives. It is believed once per window, and
-// only if it could be an answer to this window, that is, if it comes no sooner
-// than a round trip after it.
 func (t *transfer) packet(p []byte, now time.Time) {
 	t.heard.Store(now.UnixNano())
 	r, ok := parseReply(p)
 	switch {
 	case !ok: // a client in trouble falls silent or sends an ERROR
-		return
 	case r.op == opERROR:
 		t.end(&peerError{r.code, r.text})
+	default:
+		// The distance in the 16 bits of the packet: a window is far smaller.
+		ahead := int64(r.block - uint16(t.acked+1))
+		if ahead < t.sent-t.acked {
+			t.progress(t.acked+1+ahead, now)
+		} else if r.block == uint16(t.acked) {
+			t.repeated(now)
+		}
+	}
+}
+
+// progress is called when the client has all blocks up to the given one, of
+// those under way.
+//
+// If it is not the last of them, the client misses the one after it, and by
+// RFC 7440 the window starts anew from there. But clients also acknowledge what
+// they have when an old block comes a second time (EDK2 does). Blocks under way
+// would then be sent twice, cause more such ACKs a round trip later, and so on to
+// the end of the file. So an ACK that these blocks may have caused only makes the
+// window move on.
+func (t *transfer) progress(block int64, now time.Time) {
+	if block == t.sent && block > t.twice && t.attempt == 0 {
+		t.observe(now.Sub(t.sentAt)) // of all others it is not known which copy they answer
+	}
+	from := t.sent + 1
+	if block < t.sent && block > t.twice {
+		from = block + 1
+	}
+	t.acked, t.attempt, t.believed = block, 0, false
+	if block == t.last {
+		t.end(nil)
 		return
 	}
-	// The distance in the 16 bits of the packet: a window is far smaller.
-	ahead := int64(r.block - uint16(t.first))
-	switch {
-	case ahead < t.n:
-		if t.attempt == 0 && !t.believed { // otherwise it may answer either copy
-			t.observe(now.Sub(t.sent))
-		}
-		t.acked = t.first + ahead
-		if t.acked == t.last {
-			t.end(nil)
-			return
-		}
-		t.nextWindow(now)
-	case r.block == uint16(t.first-1) && t.terms.window > 1 && t.first > 0 && !t.believed && now.Sub(t.sent) >= t.fastest:
-		t.believed = true
-		t.retransmitted += int(t.n)
-		t.transmit(now)
+	t.transmit(from, t.windowEnd(), now)
+}
+
+// repeated is called for another ACK of the block before the window. That is no
+// reason to send anything, or one duplicate on the way could double all that
+// follows ("sorcerer's apprentice", RFC 1123 section 4.2.3.1). But a client also
+// sends it when the first block of a window is lost and the second arrives. It is
+// believed once per window, and only if it can be an answer to this window, that
+// is, if it comes no sooner than a round trip after it.
+func (t *transfer) repeated(now time.Time) {
+	if t.terms.window == 1 || t.acked < 0 || t.believed || now.Sub(t.sentAt) < t.fastest {
+		return
 	}
+	t.believed = true
+	t.again(now)
 }
 
 // expire is called when the deadline has passed: the answer does not come.
@@ -154,15 +168,17 @@ func (t *transfer) expire(now time.Time) {
 		return
 	}
 	t.attempt++
-	t.retransmitted += int(t.n)
-	t.transmit(now)
+	t.again(now)
 }
+
+// again sends what is under way once more.
+func (t *transfer) again(now time.Time) { t.transmit(t.acked+1, t.sent, now) }
 
 func (t *transfer) end(err error) { t.over, t.err = true, err }
 
 // bytes is how much of the file the client has acknowledged.
 func (t *transfer) bytes() int64 {
-	return min(t.acked*int64(t.terms.blockSize), t.size)
+	return min(max(t.acked, 0)*int64(t.terms.blockSize), t.size)
 }
 
 // verdict says what the end of the transfer means.
@@ -173,7 +189,7 @@ func (t *transfer) verdict() (EventKind, string) {
 	switch {
 	case err == nil:
 		return Done, ""
-	case t.acked == 0 && len(t.terms.oack) > 0 && (errors.Is(err, errGone) || errors.As(err, &perr)):
+	case t.acked <= 0 && len(t.terms.oack) > 0 && (errors.Is(err, errGone) || errors.As(err, &perr)):
 		// PXE ROMs ask for a file once to learn its size and end that with an error
 		// or by closing the port, then ask again.
 		return Probed, err.Error()
@@ -186,8 +202,8 @@ func (t *transfer) verdict() (EventKind, string) {
 }
 
 func (t *transfer) silent() error {
-	where := fmt.Sprintf("at block %d of %d", t.first, t.last)
-	if t.first == 0 {
+	where := fmt.Sprintf("at block %d of %d", t.acked+1, t.last)
+	if t.acked < 0 {
 		where = "to the options"
 	}
 	if t.sendErr != nil {
@@ -196,41 +212,58 @@ func (t *transfer) silent() error {
 	return fmt.Errorf("%w %s", errSilent, where)
 }
 
-// transmit sends the packets under way. What may go better the next time counts
-// as lost on the way.
-func (t *transfer) transmit(now time.Time) {
-	var err error
-	if t.first == 0 {
-		oack := encodeOACK(t.terms.oack)
-		err = t.send(oack, len(oack))
-	} else {
-		size, block := int64(t.packetSize()), int64(t.terms.blockSize)
-		from := (t.first - t.lo) * size
-		to := from + t.n*size
-		if t.first+t.n > t.last {
-			to -= block - t.size%block
-		}
-		err = t.send(t.buf[from:to], int(size))
-	}
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		t.end(errGone)
+// transmit sends the blocks from one to another, if there are any. What may go
+// better the next time counts as lost on the way.
+func (t *transfer) transmit(from, to int64, now time.Time) {
+	t.deadline = now.Add(t.wait())
+	if from > to {
 		return
 	}
-	if err != nil {
+	var packets []byte
+	size := t.packetSize()
+	if from == 0 {
+		packets = encodeOACK(t.terms.oack)
+		size = len(packets)
+	} else {
+		var err error
+		if packets, err = t.load(from, to); err != nil {
+			t.end(err)
+			return
+		}
+	}
+	if from <= t.sent {
+		t.retransmitted += int(min(t.sent, to) - from + 1)
+		t.twice = t.sent
+	}
+	t.sent, t.sentAt = max(t.sent, to), now
+	switch err := t.send(packets, size); {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		t.end(errGone)
+	case err != nil:
 		t.sendErr = err
 	}
-	t.sent = now
-	t.deadline = now.Add(t.wait())
 }
 
-// load makes sure that the packets under way are in the buffer.
-func (t *transfer) load() error {
-	if t.first >= t.lo && t.first+t.n <= t.hi {
-		return nil
+// load returns the packets of the blocks from one to another.
+func (t *transfer) load(from, to int64) ([]byte, error) {
+	if from < t.lo || to >= t.hi {
+		if err := t.fill(from); err != nil {
+			return nil, err
+		}
 	}
+	packet := int64(t.packetSize())
+	end := (to + 1 - t.lo) * packet
+	if to == t.last {
+		end -= int64(t.terms.blockSize) - t.size%int64(t.terms.blockSize)
+	}
+	return t.buf[(from-t.lo)*packet : end], nil
+}
+
+// fill reads as many blocks as the buffer holds.
+func (t *transfer) fill(from int64) error {
 	block, packet := int64(t.terms.blockSize), int64(t.packetSize())
-	count := min(int64(len(t.buf))/packet, t.last-t.first+1)
-	off := (t.first - 1) * block
+	count := min(int64(len(t.buf))/packet, t.last-from+1)
+	off := (from - 1) * block
 	want := min(count*block, t.size-off)
 	// The blocks are read in one go, to the end of the buffer, and then moved
 	// forward to behind their headers. A block never lands on one that has not
@@ -245,9 +278,9 @@ func (t *transfer) load() error {
 	for i := range count {
 		at := t.buf[i*packet:]
 		copy(at[headerLen:], raw[min(i*block, want):min((i+1)*block, want)])
-		putDATA(at, uint16(t.first+i))
+		putDATA(at, uint16(from+i))
 	}
-	t.lo, t.hi = t.first, t.first+count
+	t.lo, t.hi = from, from+count
 	return nil
 }
 
