@@ -37,8 +37,8 @@ const Program = "qemu-system-x86_64"
 // second; where KVM is broken it hangs for ever.
 const kvmLimit = 4 * time.Second
 
-// DetectAccel returns KVM if a tiny guest really runs under it, else TCG. The
-// answer is found once per process; SLATE_ACCEL=kvm or tcg decides without trying.
+// DetectAccel returns KVM if this machine is a real one and a tiny guest runs
+// under it, else TCG. The answer is found once per process; SLATE_ACCEL=kvm or tcg decides without trying.
 func DetectAccel() Accel {
 	switch a := Accel(os.Getenv("SLATE_ACCEL")); a {
 	case KVM, TCG:
@@ -48,8 +48,11 @@ func DetectAccel() Accel {
 }
 
 var detectOnce = sync.OnceValue(func() Accel {
-	// On machines that are virtual themselves the device may be there and
-	// openable, even run a simple guest, and still fail or hang with others.
+	// On a machine that is virtual itself the device may be there and openable,
+	// even run a simple guest, and still hang in the real mode of SeaBIOS and iPXE.
+	if cpuinfo, err := os.ReadFile("/proc/cpuinfo"); err != nil || bytes.Contains(cpuinfo, []byte(" hypervisor ")) {
+		return TCG
+	}
 	if f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0); err != nil {
 		return TCG
 	} else {
