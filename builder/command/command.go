@@ -37,7 +37,7 @@ type Cmd struct {
 	Log     io.Writer         // gets all output that does not go to Stdout; may be nil
 	Line    func(line string) // called for each line of that output, from one goroutine at a time; may be nil
 	Grace   time.Duration     // between SIGTERM and SIGKILL on cancellation; 0: 5 s
-	Isolate bool              // own process and mount namespace: nothing of it survives it (needs root)
+	Isolate bool              // own process and mount namespace: nothing of it survives it, and it is killed without grace; needs root
 }
 
 // Error is the failure of a program.

@@ -52,6 +52,12 @@ func runGroup(ctx context.Context, cmd *exec.Cmd, isolate bool, grace time.Durat
 		return err
 	case <-ctx.Done():
 	}
+	if isolate {
+		// The first process of a namespace never sees a SIGTERM it has no handler
+		// for; and with the namespace everything goes that it would tidy up.
+		kill(pgid, syscall.SIGKILL)
+		return <-done
+	}
 	kill(pgid, syscall.SIGTERM)
 	timer := time.NewTimer(grace)
 	defer timer.Stop()

@@ -81,10 +81,10 @@ func Build(ctx context.Context, o Options, sink func(context.Context, io.Reader)
 	})
 	pw.CloseWithError(err) // nil: the stream is complete
 	sinkErr := <-sunk
-	switch {
-	case err == nil:
-		return w.result, sinkErr
-	case sinkErr != nil && errors.Is(err, sinkErr):
+	// The one that failed first is the cause: sink fails over a tree that breaks
+	// off, and mmdebstrap is stopped when nobody takes the tree.
+	var failed *command.Error
+	if sinkErr != nil && !errors.As(err, &failed) {
 		return w.result, sinkErr
 	}
 	return w.result, explain(err, o.Recipe)
