@@ -63,6 +63,9 @@ type tarSource struct {
 	offset  int64 // bytes read of the uncompressed archive
 	src     io.Reader
 	names   tree.Builder // the shape so far, to refuse at once what cannot be
+
+	layered   bool    // this is one of several layers; names are checked when all are known
+	whiteouts []*step // what the layer at hand takes away from those below
 }
 
 // Read counts, so that the end of the archive can be told from a cut.
@@ -88,7 +91,7 @@ func (t *tarSource) run(r io.Reader) error {
 			// Go takes the mere end of the data for the end of the archive, too.
 			if t.offset-end < 512 {
 				err = ErrTruncated
-			} else if entries == 0 {
+			} else if entries == 0 && !t.layered {
 				err = errors.New("the archive is empty")
 			} else {
 				// Reading on makes the decompressor check its sums.
@@ -128,6 +131,9 @@ func (t *tarSource) entry(hdr *tar.Header, content io.Reader) error {
 	if hdr.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
+	if t.layered && t.whiteout(path) {
+		return nil
+	}
 	if hdr.Typeflag == tar.TypeLink {
 		target, err := cleanTarName(hdr.Linkname)
 		if err != nil {
@@ -136,7 +142,7 @@ func (t *tarSource) entry(hdr *tar.Header, content io.Reader) error {
 		if path == target {
 			return nil // tar --append makes such
 		}
-		if err := t.names.Link(path, target); err != nil {
+		if err := t.shapeLink(path, target); err != nil {
 			return err
 		}
 		t.g.link(path, target)
@@ -146,11 +152,7 @@ func (t *tarSource) entry(hdr *tar.Header, content io.Reader) error {
 	if err != nil {
 		return err
 	}
-	shape := e
-	if e.Type == tree.File {
-		shape.Digest[0] = 1 // not known yet; any but none
-	}
-	if err := t.names.Add(path, shape); err != nil {
+	if err := t.shape(path, e); err != nil {
 		return err
 	}
 	st := t.g.add(path, e)
@@ -158,6 +160,25 @@ func (t *tarSource) entry(hdr *tar.Header, content io.Reader) error {
 		return t.file(st, hdr.Size, content)
 	}
 	return nil
+}
+
+// shape and shapeLink check an entry against what came before it. The same is
+// done when the tree is built, but by then the whole archive has been read.
+func (t *tarSource) shape(path string, e tree.Entry) error {
+	if t.layered {
+		return nil
+	}
+	if e.Type == tree.File {
+		e.Digest[0] = 1 // not known yet; any but none
+	}
+	return t.names.Add(path, e)
+}
+
+func (t *tarSource) shapeLink(path, target string) error {
+	if t.layered {
+		return nil
+	}
+	return t.names.Link(path, target)
 }
 
 // file reads a file's content. What is small is hashed by the workers while
@@ -222,7 +243,8 @@ func tarEntry(hdr *tar.Header) (tree.Entry, error) {
 		}
 		e.Major, e.Minor = uint32(hdr.Devmajor), uint32(hdr.Devminor)
 	}
-	if e.Type == tree.Symlink { // Linux stores no attributes of ours on them
+	if e.Type == tree.Symlink { // Linux knows no other mode for them, and none of our attributes
+		e.Mode = 0o777
 		return e, nil
 	}
 	var err error

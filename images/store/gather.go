@@ -41,7 +41,17 @@ type step struct {
 	path string
 	e    tree.Entry
 	link string // if not empty: path is a further name of it
+	undo undo
+	over bool // replaces whatever is there, directories included
 }
+
+// undo says what a step takes away instead of adding something.
+type undo uint8
+
+const (
+	undoEntry    undo = iota + 1 // path and all below it
+	undoChildren                 // all below path
+)
 
 // memLimit is how many bytes of contents may wait for a worker.
 const memLimit = 64 << 20
@@ -115,17 +125,33 @@ func (g *gatherer) finish(sourceErr error) (*tree.Tree, images.Digest, error) {
 func (g *gatherer) build() (*tree.Tree, error) {
 	var b tree.Builder
 	for _, st := range g.steps {
-		var err error
-		if st.link != "" {
-			err = b.Link(st.path, st.link)
-		} else {
-			err = b.Add(st.path, st.e)
-		}
-		if err != nil {
+		if err := st.apply(&b); err != nil {
 			return nil, err
 		}
 	}
 	return b.Build()
+}
+
+func (st *step) apply(b *tree.Builder) error {
+	switch {
+	case st.undo == undoEntry:
+		b.Remove(st.path)
+		return nil
+	case st.undo == undoChildren:
+		for _, name := range b.List(st.path) {
+			b.Remove(st.path + "/" + name)
+		}
+		return nil
+	case st.over:
+		// A file of a higher layer hides a whole directory below it.
+		if e, ok := b.Get(st.path); ok && e.Type == tree.Dir && st.e.Type != tree.Dir {
+			b.Remove(st.path)
+		}
+	}
+	if st.link != "" {
+		return b.Link(st.path, st.link)
+	}
+	return b.Add(st.path, st.e)
 }
 
 // keepXattr says which extended attributes belong to an image: capabilities,
