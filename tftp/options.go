@@ -71,7 +71,7 @@ func negotiate(asked []option, size int64, b bounds) terms {
 		case o.is(optTimeout) && !seen[optTimeout] && v >= 1 && v <= 255:
 			t.timeout = time.Duration(v) * time.Second
 			confirm(o, optTimeout, v)
-		case o.is(optSize) && !seen[optSize]:
+		case o.is(optSize) && !seen[optSize] && size > 0: // curl takes 0 for an error
 			confirm(o, optSize, size)
 		}
 	}

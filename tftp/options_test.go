@@ -49,6 +49,13 @@ func TestNegotiate(t *testing.T) {
 	}
 }
 
+// curl gives up when it is told that a file has 0 bytes.
+func TestEmptyFileHasNoSizeOption(t *testing.T) {
+	if got := negotiate([]option{{"tsize", "0"}}, 0, bounds{blockSize: 1468, window: 1}); len(got.oack) > 0 {
+		t.Errorf("negotiate for an empty file confirms %v", got.oack)
+	}
+}
+
 func TestCleanName(t *testing.T) {
 	tests := []struct{ in, want, err string }{
 		{"undionly.kpxe", "undionly.kpxe", ""},
