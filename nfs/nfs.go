@@ -16,6 +16,7 @@ package nfs
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -88,6 +89,10 @@ type Server struct {
 	// for a list. They are for people: what it leaves out can be mounted.
 	List func(ctx context.Context) ([]string, error)
 
+	// Trace, if set, gets a line for each call that reads something, to be
+	// replayed by nfsbench. It makes everything slower.
+	Trace io.Writer
+
 	MaxConns    int           // connections at a time; 0: 16384
 	MaxFiles    int           // blobs kept open; 0: 4096
 	ReplyMemory int64         // bytes for calls being answered, of all clients; 0: 64 MiB, at least 1 MiB
@@ -104,7 +109,8 @@ type Server struct {
 	mounts mountTable
 	clock  atomic.Int64
 
-	epoch time.Time
+	traceMu sync.Mutex
+	epoch   time.Time
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}

@@ -67,6 +67,9 @@ func (q *request) answer() bool {
 	}
 	switch o {
 	case answered:
+		if q.c.s.Trace != nil {
+			q.trace()
+		}
 		return true
 	case mustWait:
 		out.buf, out.files = out.buf[:start], out.files[:files]
