@@ -28,7 +28,7 @@ type Options struct {
 	Epoch   time.Time                 // no file's time is later; same epoch and inputs, same tree
 	Log     io.Writer                 // gets everything mmdebstrap says
 	Step    func(step, detail string) // what is going on; may be nil
-	TempDir string                    // for the tree while it grows; "": the system's
+	TempDir string                    // for scripts and for the tree while it grows; "": the system's
 }
 
 // Result is what is known after a build.
@@ -44,7 +44,7 @@ func Build(ctx context.Context, o Options, sink func(context.Context, io.Reader)
 	if os.Geteuid() == 0 {
 		m = modeRoot
 	}
-	hooks, err := writeHooks(ctx, o.Recipe)
+	hooks, err := writeHooks(ctx, o.Recipe, o.TempDir)
 	if err != nil {
 		return Result{}, fmt.Errorf("debian: %w", err)
 	}
@@ -102,8 +102,8 @@ func Version(ctx context.Context) (string, error) {
 // writeHooks makes a directory with the scripts and files mmdebstrap needs.
 // In a user namespace they are read by another user, so they are open to all;
 // what is secret in a recipe is in the image anyway.
-func writeHooks(ctx context.Context, r *recipes.Recipe) (dir string, err error) {
-	dir, err = os.MkdirTemp("", "slate-build-")
+func writeHooks(ctx context.Context, r *recipes.Recipe, below string) (dir string, err error) {
+	dir, err = os.MkdirTemp(below, "slate-build-")
 	if err != nil {
 		return "", err
 	}
