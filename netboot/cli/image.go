@@ -17,16 +17,23 @@ import (
 
 	"slate/builder"
 	"slate/images"
+	"slate/images/archive"
 	"slate/images/store"
 )
 
 type imageCmd struct {
 	List     imageListCmd     `cmd:"" help:"List the images, or the versions of one."`
 	Show     imageShowCmd     `cmd:"" help:"Show all about a version."`
-	Import   imageImportCmd   `cmd:"" help:"Make a version from a root tree: a directory or a tar archive."`
+	Import   imageImportCmd   `cmd:"" help:"Make a version from a root tree: a directory, a tar archive or a container image."`
 	Publish  imagePublishCmd  `cmd:"" help:"Point a channel to a version; nodes boot it from their next start on."`
 	Rollback imageRollbackCmd `cmd:"" help:"Point a channel back to the version it pointed to before."`
 	Channels imageChannelsCmd `cmd:"" help:"Show an image's channels and how they moved."`
+	Diff     imageDiffCmd     `cmd:"" help:"Show what differs between two versions."`
+	Export   imageExportCmd   `cmd:"" help:"Write a version as tar, directory, OCI image, squashfs or erofs."`
+	Verify   imageVerifyCmd   `cmd:"" help:"Read everything in the store and say what is damaged."`
+	GC       imageGCCmd       `cmd:"" name:"gc" help:"Say what nobody needs any more, and delete it when told to."`
+	Remove   imageRemoveCmd   `cmd:"" help:"Remove a version that nobody uses."`
+	Sign     imageSignCmd     `cmd:"" help:"Sign a version anew with the site key."`
 }
 
 // refHelp explains how versions are named; it stands below the help of verbs
@@ -165,7 +172,7 @@ func (c *imageShowCmd) Run(ctx context.Context, a *app) error {
 }
 
 type imageImportCmd struct {
-	Source  string `arg:"" help:"Directory, or tar archive (plain, gz, xz, zst, bz2); - reads an archive from standard input."`
+	Source  string `arg:"" help:"Directory, tar archive (plain, gz, xz, zst, bz2; - for standard input), or container image: oci:DIR[:TAG], docker-archive:FILE, docker://NAME."`
 	Name    string `required:"" help:"Image to make a version of." placeholder:"NAME"`
 	Publish string `help:"Also point this channel to the version." placeholder:"CHANNEL"`
 	Note    string `help:"Remark kept with the version." placeholder:"TEXT"`
@@ -186,17 +193,18 @@ func (c *imageImportCmd) Run(ctx context.Context, a *app) error {
 			return usageError{err}
 		}
 	}
-	source, done, err := c.source(a)
-	if err != nil {
-		return err
-	}
-	defer done()
 	st, err := a.store(ctx)
 	if err != nil {
 		return err
 	}
 	bar := a.progressLine()
 	st.OnProgress(bar.store)
+	source, done, err := c.source(ctx, a, st)
+	if err != nil {
+		bar.clear()
+		return err
+	}
+	defer done()
 	rec, isNew, err := builder.Commit(ctx, st, source, builder.Meta{
 		Name: c.Name, Recipe: c.recipe(), Note: c.Note,
 		Step: bar.step,
@@ -221,10 +229,16 @@ func (c *imageImportCmd) recipe() string {
 	if c.Source == "-" {
 		return "import from standard input"
 	}
+	if archive.IsContainer(c.Source) {
+		return "import " + c.Source
+	}
 	return "import " + filepath.Base(filepath.Clean(c.Source))
 }
 
-func (c *imageImportCmd) source(a *app) (src builder.Source, done func(), err error) {
+func (c *imageImportCmd) source(ctx context.Context, a *app, st *store.Store) (src builder.Source, done func(), err error) {
+	if archive.IsContainer(c.Source) {
+		return containerSource(ctx, a, st, c.Source)
+	}
 	if c.Source == "-" {
 		return builder.Source{Tar: a.stdin, Name: "standard input"}, func() {}, nil
 	}
