@@ -47,7 +47,7 @@ type Options struct {
 	Dir string
 	// NoCapture leaves out the record of the main bridge's packets.
 	NoCapture bool
-	Log       *slog.Logger // default: silent
+	Log       *slog.Logger // besides the file lab.log; default: silent
 }
 
 // Lab is a running lab.
@@ -92,7 +92,7 @@ func Open(ctx context.Context, o Options) (*Lab, error) {
 	if err := checkTun(); err != nil {
 		return nil, err
 	}
-	l := &Lab{addr: o.Addr, log: o.Log}
+	l := &Lab{addr: o.Addr}
 	var err error
 	if l.ns, err = netns.New(); err != nil {
 		return nil, &Error{fmt.Errorf("lab: %w", err),
@@ -135,6 +135,11 @@ func (l *Lab) furnish(o Options) error {
 	if err := os.Mkdir(l.LogDir(), 0o755); err != nil {
 		return err
 	}
+	f, err := l.logFile("lab.log")
+	if err != nil {
+		return err
+	}
+	l.log = slog.New(slog.NewMultiHandler(o.Log.Handler(), slog.NewTextHandler(f, nil)))
 	if err := l.AddBridge(MainBridge, l.addr); err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ const insideEnv = "SLATE_NETNS"
 // skipped with the reason, or fail if SLATE_TEST=all. Main does not return.
 func Main(m interface{ Run() int }) {
 	if inside() {
-		if err := Prepare(); err != nil {
+		if err := Enter(); err != nil {
 			fmt.Fprintf(os.Stderr, "netns: %v\n", err)
 			os.Exit(1)
 		}
@@ -66,7 +66,7 @@ func Reexec(args ...string) (int, error) {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
 	defer signal.Stop(signals)
 	if err := cmd.Start(); err != nil {
-		return 0, explain(err)
+		return 0, Explain(err)
 	}
 	done := make(chan struct{})
 	defer close(done)
@@ -91,8 +91,8 @@ func Reexec(args ...string) (int, error) {
 }
 
 // Isolate makes cmd start in new network and mount namespaces, and in a user
-// namespace where it is root if the caller is not. The program calls Prepare
-// first thing.
+// namespace where it is root if the caller is not. The program calls Enter first
+// thing.
 func Isolate(cmd *exec.Cmd) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
@@ -126,8 +126,12 @@ func inode() uint64 {
 	return st.Ino
 }
 
-// Prepare furnishes the namespaces of a re-executed process.
-func Prepare() error {
+// Enter furnishes the namespaces that Isolate gave to this process. It does
+// nothing in a process that was started otherwise.
+func Enter() error {
+	if !inside() {
+		return nil
+	}
 	// Without this, mounts made here would appear outside.
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
@@ -143,8 +147,9 @@ func Prepare() error {
 	return ns.Up("lo")
 }
 
-// explain says what a person can do about a namespace that was refused.
-func explain(err error) error {
+// Explain says what a person can do about a program that Isolate prepared and
+// that could not be started.
+func Explain(err error) error {
 	if os.Geteuid() == 0 {
 		return fmt.Errorf("new network namespace: %w (in a container, root needs CAP_SYS_ADMIN)", err)
 	}

@@ -165,12 +165,14 @@ func inPIDNS(ns *os.File, start func() error) error {
 	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWPID); err != nil {
 		return fmt.Errorf("enter PID namespace: %w", err)
 	}
-	defer func() {
-		if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWPID); err != nil {
-			panic(fmt.Sprintf("BUG: leave PID namespace: %v", err))
-		}
-	}()
-	return start()
+	err = start()
+	if unix.Setns(int(home.Fd()), unix.CLONE_NEWPID) != nil {
+		// In a user namespace there is no way back to a PID namespace from
+		// outside. A lock that is never released ends the thread with its
+		// goroutine, so that nobody else's children are born in there.
+		runtime.LockOSThread()
+	}
+	return err
 }
 
 // Name is the name for messages.
