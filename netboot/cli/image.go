@@ -119,8 +119,9 @@ func (c *imageListCmd) Run(ctx context.Context, a *app) error {
 }
 
 type imageShowCmd struct {
-	Ref  string `arg:"" help:"Version to show: demo, demo/3, demo@stable."`
-	JSON bool   `help:"Print JSON."`
+	Ref      string `arg:"" help:"Version to show: demo, demo/3, demo@stable."`
+	Packages bool   `help:"List the packages installed in it, with their versions."`
+	JSON     bool   `help:"Print JSON."`
 }
 
 // Help explains the argument.
@@ -131,6 +132,9 @@ func (c *imageShowCmd) Run(ctx context.Context, a *app) error {
 	st, rec, err := a.version(ctx, c.Ref)
 	if err != nil {
 		return err
+	}
+	if c.Packages {
+		return a.showPackages(ctx, st, rec, c.JSON)
 	}
 	list, err := facts(st, rec.Name)
 	i := slices.IndexFunc(list, func(f imageFact) bool { return f.Number == rec.Number })
