@@ -162,9 +162,11 @@ func (s *Server) openStore(ctx context.Context) error {
 	if s.store, err = store.Open(s.Settings.Data, store.Options{Log: s.Log}); err != nil {
 		return err
 	}
-	if s.state, err = bolt.Open(filepath.Join(s.Settings.Data, "state.db")); err != nil {
+	db, err := bolt.Open(filepath.Join(s.Settings.Data, "state.db"))
+	if err != nil {
 		return err
 	}
+	s.state = db
 	s.nodes, err = nodes.Open(ctx, s.state, s.Log, func(mac, serial string) string {
 		return s.site.current().Node("").Etc.NodeName(mac, serial)
 	})

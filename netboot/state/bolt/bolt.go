@@ -36,8 +36,10 @@ func (e *InUseError) Error() string { return e.File + ": in use by another proce
 func (e *InUseError) Hint() string { return "is another slate serve running with this data directory?" }
 
 // Open opens a state file, and makes it if there is none.
-func Open(file string) (*Store, error) {
-	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: lockWait})
+func Open(file string) (*Store, error) { return open(file, lockWait) }
+
+func open(file string, wait time.Duration) (*Store, error) {
+	db, err := bbolt.Open(file, 0o600, &bbolt.Options{Timeout: wait})
 	switch {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, &InUseError{file}
