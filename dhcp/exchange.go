@@ -24,6 +24,7 @@ type exchange struct {
 	subnet *subnet
 	host   Host
 	key    string // who the client is to the lease store
+	placed bool   // it has a place in the crew, and may wait
 }
 
 var kindOf = map[dhcpv4.MessageType]Kind{
@@ -37,7 +38,8 @@ var kindOf = map[dhcpv4.MessageType]Kind{
 	dhcpv4.MessageTypeInform:   EventInform,
 }
 
-// handle answers one request.
+// handle answers one request. It does not wait for anything: not for the disk
+// nor for an ARP answer, and what needs the booter is left to the crew.
 func (e *engine) handle(ctx context.Context, l link, r request) {
 	kind, ok := kindOf[r.packet.MessageType()]
 	if r.packet.OpCode != dhcpv4.OpcodeBootRequest || !ok {
@@ -62,7 +64,23 @@ func (e *engine) handle(ctx context.Context, l link, r request) {
 		x.silence("ignored: %s", x.host.Ignore)
 		return
 	}
+	if e.Booter != nil && x.client.WantsBoot() {
+		x.later(func() { x.dispatch(kind) })
+		return
+	}
 	x.dispatch(kind)
+}
+
+// later calls f where it may wait.
+func (x *exchange) later(f func()) {
+	if x.placed {
+		f()
+		return
+	}
+	x.crew.run(x.ctx, func() {
+		x.placed = true
+		f()
+	})
 }
 
 func (x *exchange) dispatch(kind Kind) {
@@ -156,58 +174,69 @@ func linkSelection(p *dhcpv4.DHCPv4, giaddr netip.Addr) netip.Addr {
 	return giaddr
 }
 
-func (x *exchange) discover() {
-	addr, err := x.choose()
-	if err != nil {
-		if errors.Is(err, leases.ErrExhausted) {
-			x.out.warn("no address left", "subnet", x.subnet.Prefix.Masked(), "client", x.client.MAC.String(), "err", err)
-		}
-		x.silence("%v", err)
-		return
-	}
-	x.give(dhcpv4.MessageTypeOffer, addr)
-}
+func (x *exchange) discover() { x.offer(x.named(), maxConflicts) }
 
 // maxConflicts is how many addresses may turn out to be in use before a client
 // is left waiting for its next try.
 const maxConflicts = 4
 
-// choose finds the address to offer.
-func (x *exchange) choose() (netip.Addr, error) {
+// offer chooses an address and offers it, or the next one if it turns out to be
+// in use; tries is how often.
+func (x *exchange) offer(want netip.Addr, tries int) {
+	if tries == 0 {
+		x.silence("%d addresses in a row are in use by machines that did not get them here", maxConflicts)
+		return
+	}
+	addr, changed, fixed := x.hold(want)
+	if !addr.IsValid() {
+		return
+	}
+	if x.SkipProbe || x.client.Relay.IsValid() || !changed && !x.probes.asking(addr) {
+		x.give(dhcpv4.MessageTypeOffer, addr) // ARP does not pass a relay
+		return
+	}
+	x.later(func() {
+		if x.clear(addr, changed) {
+			x.give(dhcpv4.MessageTypeOffer, addr)
+			return
+		}
+		x.subnet.pool.Decline(x.key, addr, x.now().Add(declineTime))
+		if fixed {
+			x.out.warn("fixed address cannot be given, another is", "client", x.client.MAC.String(), "addr", addr)
+		}
+		x.offer(netip.Addr{}, tries-1)
+	})
+}
+
+// hold finds an address for the client and holds it: its fixed one, if that can
+// be had, else one of the range. Invalid: there is none, which has been told.
+func (x *exchange) hold(want netip.Addr) (addr netip.Addr, changed, fixed bool) {
 	if f := x.host.Addr; f.IsValid() && x.subnet.Prefix.Contains(f) {
 		changed, err := x.subnet.pool.OfferFixed(x.key, f)
-		if err == nil && x.clear(f, changed) {
-			return f, nil
+		if err == nil {
+			return f, changed, true
 		}
 		x.out.warn("fixed address cannot be given, another is", "client", x.client.MAC.String(), "addr", f, "err", err)
 	}
-	want := x.named()
-	for range maxConflicts {
-		addr, changed, err := x.subnet.pool.Offer(x.key, want)
-		if err != nil {
-			return addr, err
+	addr, changed, err := x.subnet.pool.Offer(x.key, want)
+	if err != nil {
+		if errors.Is(err, leases.ErrExhausted) {
+			x.out.warn("no address left", "subnet", x.subnet.Prefix.Masked(), "client", x.client.MAC.String(), "err", err)
 		}
-		if x.clear(addr, changed) {
-			return addr, nil
-		}
-		x.subnet.pool.Decline(x.key, addr, x.now().Add(declineTime))
-		want = netip.Addr{}
+		x.silence("%v", err)
 	}
-	return netip.Addr{}, fmt.Errorf("%d addresses in a row are in use by machines that did not get them here", maxConflicts)
+	return addr, changed, false
 }
 
 // clear reports whether nobody else uses the address. It asks on the wire if the
 // client is new to it; if that very question is open because of an earlier packet
 // of the client, it waits for the answer to that.
 func (x *exchange) clear(addr netip.Addr, changed bool) bool {
-	if x.SkipProbe || x.client.Relay.IsValid() {
-		return true // ARP does not pass a relay
-	}
 	holder, err := x.probes.do(addr, changed, func() (string, error) {
 		mac, err := x.link.InUse(x.ctx, addr)
 		return mac.String(), err
 	})
-	if err != nil {
+	if err != nil && x.ctx.Err() == nil {
 		x.out.warn("ARP probe", "addr", addr, "err", err)
 	}
 	if holder == "" || holder == x.client.MAC.String() {
@@ -324,19 +353,53 @@ func (x *exchange) bindOr(addr netip.Addr, refused func(error)) {
 			return
 		}
 	}
-	err := x.subnet.pool.Bind(x.ctx, leases.Lease{
+	err := x.store(leases.Lease{
 		Addr: addr, Client: x.key, MAC: x.client.MAC.String(), Name: x.name(), Fixed: fixed,
 		Expires: x.now().Add(x.leaseTime()),
 	})
 	switch {
+	case err == nil:
 	case errors.Is(err, leases.ErrTaken), errors.Is(err, leases.ErrOutside):
 		refused(err)
-	case err != nil && x.ctx.Err() == nil:
+	default:
+		x.bound(addr, err)
+	}
+}
+
+// store makes the lease and sees to it that bound is called in the end. It waits
+// itself only if it may.
+func (x *exchange) store(l leases.Lease) error {
+	if x.placed {
+		err := x.subnet.pool.Bind(x.ctx, l)
+		if err == nil {
+			x.bound(l.Addr, nil)
+		}
+		return err
+	}
+	if !x.crew.enter(x.ctx) {
+		return nil
+	}
+	err := x.subnet.pool.BindThen(l, func(err error) {
+		defer x.crew.leave()
+		x.bound(l.Addr, err)
+	})
+	if err != nil {
+		x.crew.leave()
+	}
+	return err
+}
+
+// bound acknowledges a lease that is on disk; without the disk there is none.
+func (x *exchange) bound(addr netip.Addr, err error) {
+	if err != nil && x.ctx.Err() != nil {
+		return
+	}
+	if err != nil {
 		x.out.log.Error("lease not stored, client not answered", "client", x.client.MAC.String(), "addr", addr, "err", err)
 		x.silence("the lease could not be stored: %v", err)
-	case err == nil:
-		x.give(dhcpv4.MessageTypeAck, addr)
+		return
 	}
+	x.give(dhcpv4.MessageTypeAck, addr)
 }
 
 func (x *exchange) name() string {

@@ -103,7 +103,10 @@ func (s *Server) Handler(t testing.TB) func(l *FakeLink, p *dhcpv4.DHCPv4, how H
 	if err != nil {
 		t.Fatal(err)
 	}
-	return func(l *FakeLink, p *dhcpv4.DHCPv4, how How) { e.handle(t.Context(), l, how.request(p)) }
+	return func(l *FakeLink, p *dhcpv4.DHCPv4, how How) {
+		e.handle(t.Context(), l, how.request(p))
+		e.crew.wg.Wait()
+	}
 }
 
 // Handler returns what answers one packet, without sockets.

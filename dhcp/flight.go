@@ -46,3 +46,10 @@ func (s *singleflight) do(addr netip.Addr, start bool, ask func() (string, error
 	close(f.done)
 	return f.holder, f.err
 }
+
+// asking reports whether a question about addr is open.
+func (s *singleflight) asking(addr netip.Addr) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.open[addr] != nil
+}

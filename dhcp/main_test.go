@@ -3,9 +3,15 @@
 package dhcp_test
 
 import (
+	"os"
 	"testing"
 
 	"slate/testbed/netns"
 )
 
-func TestMain(m *testing.M) { netns.Main(m) }
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(benchServerEnv); dir != "" {
+		os.Exit(benchServer(dir))
+	}
+	netns.Main(m)
+}

@@ -26,7 +26,12 @@ type Proxy struct {
 // then returns nil. It does not close them.
 func (p *Proxy) Serve(ctx context.Context, conns ...*Conn) error {
 	out, handle := p.handler()
-	return serve(ctx, out, conns, handle)
+	crew := newCrew()
+	return serve(ctx, out, crew, conns, func(ctx context.Context, l link, r request) {
+		if class := r.packet.Options.Get(dhcpv4.OptionClassIdentifier); len(class) > 0 { // all others are for the real server
+			crew.run(ctx, func() { handle(ctx, l, r) })
+		}
+	})
 }
 
 func (p *Proxy) handler() (*outlet, func(context.Context, link, request)) {

@@ -25,10 +25,45 @@ const (
 	portPXE    = 4011
 )
 
-// maxWorkers is how many requests are worked on at once, over all connections.
-// One that waits for the disk or an ARP answer holds a place; when all are taken
+// maxWaiting is how many requests may wait for something at once, over all
+// connections: for the disk, an ARP answer, the booter. When all places are taken
 // the rest waits in the sockets' buffers.
-const maxWorkers = 512
+const maxWaiting = 1024
+
+// crew bounds the work that is not done at once.
+type crew struct {
+	places chan struct{}
+	wg     sync.WaitGroup
+}
+
+func newCrew() *crew { return &crew{places: make(chan struct{}, maxWaiting)} }
+
+// enter waits for a place; false: ctx was cancelled first.
+func (c *crew) enter(ctx context.Context) bool {
+	select {
+	case c.places <- struct{}{}:
+		c.wg.Add(1)
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (c *crew) leave() {
+	<-c.places
+	c.wg.Done()
+}
+
+// run calls f in a goroutine once there is a place.
+func (c *crew) run(ctx context.Context, f func()) {
+	if !c.enter(ctx) {
+		return
+	}
+	go func() {
+		defer c.leave()
+		f()
+	}()
+}
 
 // request is a packet and how it came.
 type request struct {
@@ -59,29 +94,17 @@ type destination struct {
 }
 
 // serve reads all connections and hands every request to handle, until ctx is
-// cancelled.
-func serve(ctx context.Context, out *outlet, conns []*Conn, handle func(context.Context, link, request)) error {
+// cancelled and the crew has gone. handle must not wait: what does goes to the crew.
+func serve(ctx context.Context, out *outlet, crew *crew, conns []*Conn, handle func(context.Context, link, request)) error {
 	if len(conns) == 0 {
 		return errors.New("DHCP: no connection to serve")
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	slots := make(chan struct{}, maxWorkers)
-	var workers sync.WaitGroup
 	for _, c := range conns {
 		stop := context.AfterFunc(gctx, func() { c.interrupt() })
 		defer stop()
 		g.Go(func() error {
-			return c.read(gctx, out, func(r request) {
-				select {
-				case slots <- struct{}{}:
-				case <-gctx.Done():
-					return
-				}
-				workers.Go(func() {
-					defer func() { <-slots }()
-					handle(gctx, c, r)
-				})
-			})
+			return c.read(gctx, out, func(r request) { handle(gctx, c, r) })
 		})
 		if c.port == portServer && c.raw != nil {
 			g.Go(func() error { return c.watch(gctx, out) })
@@ -89,7 +112,7 @@ func serve(ctx context.Context, out *outlet, conns []*Conn, handle func(context.
 		}
 	}
 	err := g.Wait()
-	workers.Wait()
+	crew.wg.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}

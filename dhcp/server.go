@@ -85,7 +85,7 @@ func (s *Server) Serve(ctx context.Context, conns ...*Conn) error {
 			return fmt.Errorf("subnet %v: nothing listens on its interface %s", n.Prefix.Masked(), n.Interface)
 		}
 	}
-	return serve(ctx, e.out, conns, e.handle)
+	return serve(ctx, e.out, e.crew, conns, e.handle)
 }
 
 func hasConn(conns []*Conn, iface string) bool {
@@ -101,6 +101,7 @@ func hasConn(conns []*Conn, iface string) bool {
 type engine struct {
 	*Server
 	out     *outlet
+	crew    *crew
 	subnets []*subnet
 	probes  singleflight
 	now     func() time.Time
@@ -116,7 +117,7 @@ func (s *Server) engine() (*engine, error) {
 	if len(s.Subnets) == 0 {
 		return nil, errors.New("DHCP server without a subnet")
 	}
-	e := &engine{Server: s, out: newOutlet(s.Log, s.Events), now: time.Now}
+	e := &engine{Server: s, out: newOutlet(s.Log, s.Events), crew: newCrew(), now: time.Now}
 	store := s.Leases
 	if store == nil {
 		store = leases.NewMemory()

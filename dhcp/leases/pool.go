@@ -210,40 +210,47 @@ func (p *Pool) lateFree(now time.Time) netip.Addr {
 	return netip.Addr{}
 }
 
-// Bind makes the address the client's until l.Expires and returns when that is
+// Bind makes the address the client's until l.Expires, and returns when that is
 // on disk. ErrTaken: it is another client's; ErrOutside: it is not in the subnet,
 // or not in the range (any more) and not fixed.
 func (p *Pool) Bind(ctx context.Context, l Lease) error {
-	p.s.mu.Lock()
-	b, err := p.bind(l)
-	p.s.mu.Unlock()
-	if err != nil {
+	done := make(chan error, 1)
+	if err := p.BindThen(l, func(err error) { done <- err }); err != nil {
 		return err
 	}
-	return b.wait(ctx)
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
-func (p *Pool) bind(l Lease) (*batch, error) {
+// BindThen is Bind without the wait: if it returns nil, written is called from
+// another goroutine when the lease is on disk, or with why it is not.
+func (p *Pool) BindThen(l Lease, written func(error)) error {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
 	if !p.r.Prefix.Contains(l.Addr) {
-		return nil, ErrOutside
+		return ErrOutside
 	}
 	now := p.s.now()
 	e := p.s.addrs[l.Addr]
 	mine := e != nil && e.Client == l.Client
 	switch {
 	case mine && e.State == Declined && !e.free(now):
-		return nil, ErrTaken
+		return ErrTaken
 	case !mine && e != nil && !e.free(now):
-		return nil, ErrTaken
+		return ErrTaken
 	case !l.Fixed && !p.givable(l.Addr):
-		return nil, ErrOutside
+		return ErrOutside
 	}
 	l.State, l.Start = Bound, now
 	if mine && e.State == Bound {
 		l.Start = e.Start
 	}
 	p.s.put(l)
-	return p.s.save(l)
+	return p.s.save(l, written)
 }
 
 // Find is the lease the client has or had in this subnet.
@@ -279,7 +286,7 @@ func (p *Pool) Release(client string, addr netip.Addr) bool {
 	l := e.Lease
 	l.State, l.Expires = Released, p.s.now()
 	p.s.put(l)
-	p.s.save(l) // nobody waits: if it is lost, the lease just runs out
+	_ = p.s.save(l, nil) // nobody waits: if it is lost, the lease just runs out
 	return true
 }
 
@@ -293,7 +300,7 @@ func (p *Pool) Decline(client string, addr netip.Addr, until time.Time) {
 	}
 	l := Lease{Addr: addr, Client: client, State: Declined, Start: p.s.now(), Expires: until}
 	p.s.put(l)
-	p.s.save(l) // nobody waits: if it is lost, the next client finds out again
+	_ = p.s.save(l, nil) // nobody waits: if it is lost, the next client finds out again
 }
 
 // Usage counts the addresses of a pool's range.

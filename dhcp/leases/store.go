@@ -3,7 +3,6 @@
 package leases
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -34,8 +33,9 @@ type Store struct {
 	next   *batch // changes that wait for the writer, nil if none
 	closed bool
 
-	wake chan struct{} // tells the writer that next is set
-	done chan struct{} // closed when the writer has ended
+	wake chan struct{}  // tells the writer that next is set
+	done chan struct{}  // closed when the writer has ended
+	acks sync.WaitGroup // goroutines that tell of written batches
 }
 
 // entry is a lease in memory and its place in its pool's queue.
@@ -48,8 +48,7 @@ type entry struct {
 // batch is a set of changes that reach the disk together.
 type batch struct {
 	changes []change
-	done    chan struct{} // closed once written, or not: err
-	err     error
+	written []func(error) // who wants to know when they have, or have not
 }
 
 type change struct{ key, value []byte }
@@ -167,6 +166,7 @@ func (s *Store) Close() error {
 	}
 	close(s.wake)
 	<-s.done
+	s.acks.Wait()
 	return s.db.Close()
 }
 
@@ -189,10 +189,16 @@ func (s *Store) flush() {
 	if b == nil {
 		return
 	}
-	if b.err = s.commit(b.changes); b.err != nil {
-		s.log.Error("leases not written", "leases", len(b.changes), "err", b.err)
+	err := s.commit(b.changes)
+	if err != nil {
+		s.log.Error("leases not written", "leases", len(b.changes), "err", err)
 	}
-	close(b.done)
+	// The next batch need not wait until all who waited for this one have acted.
+	s.acks.Go(func() {
+		for _, f := range b.written {
+			f(err)
+		}
+	})
 }
 
 func (s *Store) commit(changes []change) (err error) {
@@ -212,20 +218,25 @@ func (s *Store) commit(changes []change) (err error) {
 	})
 }
 
-// save queues the lease for the disk; s.mu is held. wait on the result.
-func (s *Store) save(l Lease) (*batch, error) {
+// save queues the lease for the disk; s.mu is held. written is called when it
+// is there, at once if there is no disk; it may be nil.
+func (s *Store) save(l Lease, written func(error)) error {
 	if s.closed {
-		return nil, ErrClosed
+		return ErrClosed
 	}
 	if s.db == nil {
-		return nil, nil
+		if written != nil {
+			// Not under the lock, and as if from the disk: after the caller is done.
+			s.acks.Go(func() { written(nil) })
+		}
+		return nil
 	}
 	value, err := l.encode()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if s.next == nil {
-		s.next = &batch{done: make(chan struct{})}
+		s.next = &batch{}
 		select {
 		case s.wake <- struct{}{}:
 		default: // it will look anyway
@@ -233,20 +244,10 @@ func (s *Store) save(l Lease) (*batch, error) {
 	}
 	key := l.Addr.As4()
 	s.next.changes = append(s.next.changes, change{key[:], value})
-	return s.next, nil
-}
-
-// wait returns when the batch is on disk.
-func (b *batch) wait(ctx context.Context) error {
-	if b == nil {
-		return nil
+	if written != nil {
+		s.next.written = append(s.next.written, written)
 	}
-	select {
-	case <-b.done:
-		return b.err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return nil
 }
 
 // put makes l the lease of its address in memory; s.mu is held.
