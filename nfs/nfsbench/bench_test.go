@@ -7,12 +7,21 @@
 //
 // DIR is a root file system, such as a Debian made by mmdebstrap. Without it a
 // tree of a similar shape is made. FILE is what nfs.Server.Trace has recorded
-// of a boot; without it the replay uses a mix like that of a boot.
+// of a boot; without it a recorded boot of a Debian 12 is replayed, and without
+// the tree for that, a mix of operations like that of a boot.
+//
+//	go test ./nfs/nfsbench -v -run Record -record FILE -tree DIR
+//
+// boots a machine from DIR and records what it asks for.
 package nfsbench
 
 import (
+	"bytes"
+	"compress/gzip"
+	_ "embed"
 	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -80,9 +89,10 @@ type target struct {
 	big      []byte
 	handles  map[string][]byte // by path; "." is the root
 	boot     []call
+	mix      []call
 }
 
-func (tg *target) prepare(t testing.TB, rootPath, bigPath, traceText string) {
+func (tg *target) prepare(t testing.TB, rootPath, bigPath, boot, mix string) {
 	t.Helper()
 	tg.rootPath = rootPath
 	var err error
@@ -107,13 +117,20 @@ func (tg *target) prepare(t testing.TB, rootPath, bigPath, traceText string) {
 	if err := tg.learn(s, tg.root, "."); err != nil {
 		t.Fatalf("%s: %v", tg.name, err)
 	}
-	var missing int
-	if tg.boot, missing, err = loadTrace(strings.NewReader(traceText), tg.handles); err != nil {
+	tg.boot = tg.load(t, boot)
+	tg.mix = tg.load(t, mix)
+}
+
+func (tg *target) load(t testing.TB, trace string) []call {
+	t.Helper()
+	calls, missing, err := loadTrace(strings.NewReader(trace), tg.handles)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if missing > 0 {
-		t.Logf("%s: %d operations of the trace are on objects that are not in the tree", tg.name, missing)
+		t.Logf("%s: %d of %d operations of a trace are on objects that are not in the tree", tg.name, missing, missing+len(calls))
 	}
+	return calls
 }
 
 func (tg *target) learn(s *session, dir []byte, at string) error {
@@ -272,16 +289,24 @@ func walk(tg *target, plus bool, top []byte, conns int) (total result, err error
 }
 
 // boots replays the trace for a number of clients, four calls in flight each.
-func boots(clients, times int) cell {
-	return cell{fmt.Sprintf("boot replay clients=%d", clients), "boot", func(tg *target) (result, float64, error) {
+func boots(clients, times int, mixed bool) cell {
+	name := "boot replay"
+	if mixed {
+		name = "default options mix"
+	}
+	return cell{fmt.Sprintf("%s clients=%d", name, clients), "boot", func(tg *target) (result, float64, error) {
+		calls := tg.boot
+		if mixed {
+			calls = tg.mix
+		}
 		r, err := parallel(tg.nfs, clients, 4, func(int) source {
 			i := 0
 			return func() call {
-				if i == len(tg.boot)*times {
+				if i == len(calls)*times {
 					return nil
 				}
 				i++
-				return tg.boot[(i-1)%len(tg.boot)]
+				return calls[(i-1)%len(calls)]
 			}
 		})
 		return r, float64(clients * times), err
@@ -289,7 +314,7 @@ func boots(clients, times int) cell {
 }
 
 var cells = []cell{
-	boots(1, 4), boots(8, 2), boots(64, 1),
+	boots(1, 8, false), boots(8, 4, false), boots(64, 2, false), boots(1, 4, true), boots(8, 2, true), boots(64, 1, true),
 	reads(1<<20, 1, 1, false), reads(1<<20, 8, 1, false), reads(1<<20, 32, 1, false),
 	reads(1<<20, 8, 4, false), reads(1<<20, 8, 16, false), reads(1<<20, 8, 64, false),
 	reads(128<<10, 1, 1, false), reads(128<<10, 8, 4, false), reads(128<<10, 32, 16, false),
@@ -402,17 +427,17 @@ func startTargets(t testing.TB) []*target {
 	}
 	bigDir := t.TempDir()
 	makeBig(t, filepath.Join(bigDir, "big"), bigSize)
-	traceText := readTrace(t, dir)
+	boot, mix := readTrace(t, dir)
 	warm(t, dir)
 	warm(t, bigDir)
 
 	os.Setenv(profileEnv, *profile)
 	slate := &target{server: startSlate(t, fmt.Sprintf("/root/1=%s,/big/1=%s", dir, bigDir))}
-	slate.prepare(t, "/root/1", "/big/1", traceText)
+	slate.prepare(t, "/root/1", "/big/1", boot, mix)
 	targets := []*target{slate}
 	if !*alone {
 		ganesha := &target{server: startGanesha(t, dir, bigDir)}
-		ganesha.prepare(t, dir, bigDir, traceText)
+		ganesha.prepare(t, dir, bigDir, boot, mix)
 		targets = append(targets, ganesha)
 	}
 	return targets
@@ -449,14 +474,42 @@ func listFiles(t testing.TB, dir string) (files []file) {
 	return files
 }
 
-func readTrace(t testing.TB, dir string) string {
+// recorded is a boot of a Debian 12 with systemd, made by TestRecord.
+//
+//go:embed testdata/debian-12-boot.trace.gz
+var recorded []byte
+
+// readTrace returns the recorded boot to replay, and a mix of operations like
+// that of a boot with the kernel's default mount options. A recorded boot needs
+// a tree like the one it was recorded with: for others the mix stands in.
+func readTrace(t testing.TB, dir string) (boot, mix string) {
 	t.Helper()
-	if *trace == "" {
-		return likeABoot(listFiles(t, dir))
+	files := listFiles(t, dir)
+	mix = likeABoot(files)
+	var data []byte
+	var err error
+	if *trace != "" {
+		data, err = os.ReadFile(*trace)
+	} else {
+		var z *gzip.Reader
+		if z, err = gzip.NewReader(bytes.NewReader(recorded)); err == nil {
+			data, err = io.ReadAll(z)
+		}
 	}
-	data, err := os.ReadFile(*trace)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(data)
+	known := map[string][]byte{}
+	for _, f := range files {
+		known[f.path] = []byte{}
+	}
+	calls, missing, err := loadTrace(bytes.NewReader(data), known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if missing > len(calls)/4 {
+		t.Logf("%d of %d operations of the recorded boot are on objects that the tree does not have: the mix is replayed instead", missing, missing+len(calls))
+		return mix, mix
+	}
+	return string(data), mix
 }

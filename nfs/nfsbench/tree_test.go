@@ -91,14 +91,14 @@ func TestLoad(t *testing.T) {
 	if again := likeABoot(files); again != text {
 		t.Error("the mix like that of a boot differs from run to run")
 	}
-	tg.prepare(t, "/root/1", "/big/1", text)
+	tg.prepare(t, "/root/1", "/big/1", text, text)
 	if len(tg.handles) != len(files) {
 		t.Errorf("the walk finds %d objects, there are %d", len(tg.handles), len(files))
 	}
 	if got, want := len(tg.boot), strings.Count(text, "\n")+1; got != want || want < 4000 {
 		t.Errorf("%d calls of %d lines", got, want)
 	}
-	o := measure(t, tg, boots(3, 2))
+	o := measure(t, tg, boots(3, 2, true))
 	if want := int64(6 * len(tg.boot)); o.ops != want || o.errors != 0 || o.cpu <= 0 || o.rss <= 0 {
 		t.Errorf("replay: %d operations with %d errors, want %d; CPU %v, memory %d", o.ops, o.errors, want, o.cpu, o.rss)
 	}
