@@ -36,7 +36,7 @@ const maxLog = 256 << 10
 // NewConsole opens the named terminals. Those that cannot be opened are left out:
 // a console= for a serial port that is not there must not stop a boot.
 func NewConsole(devices ...string) *Console {
-	c := &Console{keys: make(chan Key, 64), close: make(chan struct{})}
+	c := &Console{keys: make(chan Key, 1024), close: make(chan struct{})}
 	for _, d := range devices {
 		// Not the controlling terminal, and no wait for a modem's carrier.
 		if f, err := os.OpenFile(d, os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0); err == nil {

@@ -106,23 +106,24 @@ const selectMark = "\x00"
 func (m *Menu) Lines(now time.Time) []string {
 	out := []string{"", head("Slate", m.Node), margin + strings.Repeat("-", Columns-2*len(margin)), ""}
 	out = append(out, Wrap(m.Title, margin, 3)...)
-	fixed := len(out) + 1 + len(m.Items) + 1 + len(m.Facts) + 4
-	if room := Rows - 1 - fixed; len(m.Detail) > 0 && room > 1 {
-		var detail []string
-		for _, d := range m.Detail {
-			detail = append(detail, Wrap(d, margin, 4)...)
+	facts := m.Facts
+	if detail := m.detail(Rows); len(detail) > 0 {
+		room := func() int { // what head, blanks, choices, facts and the two last lines leave
+			n := Rows - 1 - len(out) - 2 - len(m.Items) - 1 - len(facts) - 2
+			if len(facts) > 0 {
+				n--
+			}
+			return n
 		}
-		if m.Hint != "" {
-			detail = append(detail, Wrap(m.Hint, margin, 2)...)
-		}
-		if len(detail) > room-1 {
-			detail = append(detail[:room-2], margin+"... (the command log in the shell shows all)")
+		if len(detail) > room() {
+			facts = nil // what happened matters more than who it happened to
+			detail = m.detail(room())
 		}
 		out = append(append(out, ""), detail...)
 	}
 	out = append(out, "")
 	// With room to spare the choices stand apart.
-	airy := len(out)+2*len(m.Items)+len(m.Facts)+4 < Rows
+	airy := len(out)+2*len(m.Items)+len(facts)+4 < Rows
 	for i, it := range m.Items {
 		if i > 0 && airy {
 			out = append(out, "")
@@ -134,13 +135,27 @@ func (m *Menu) Lines(now time.Time) []string {
 		out = append(out, line)
 	}
 	out = append(out, "")
-	for _, f := range m.Facts {
+	for _, f := range facts {
 		out = append(out, clip(fmt.Sprintf("%s%-9s %s", margin, f.Name, f.Value), Columns-2))
 	}
-	if len(m.Facts) > 0 {
+	if len(facts) > 0 {
 		out = append(out, "")
 	}
 	return append(out, margin+m.countdown(now), margin+"Arrow keys and Enter, or the digit.")
+}
+
+// detail gives what happened and the hint, n lines at most. The hint is never cut
+// for the message's sake: it says what to do.
+func (m *Menu) detail(n int) []string {
+	hint := Wrap(m.Hint, margin, 2)
+	var out []string
+	for _, d := range m.Detail {
+		out = append(out, Wrap(d, margin, Rows)...)
+	}
+	if room := max(n-len(hint), 1); len(out) > room {
+		out = append(out[:room-1], margin+"... (the command log in the shell shows all)")
+	}
+	return append(out, hint...)
 }
 
 func (m *Menu) countdown(now time.Time) string {
