@@ -5,12 +5,15 @@ package netboot
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"time"
 
 	"slate/dhcp"
 	"slate/dhcp/leases"
+	"slate/dhcp/radv"
 	"slate/netboot/api"
 	"slate/netboot/boot"
 	"slate/netboot/nodes"
@@ -103,6 +106,9 @@ func (s *Server) dhcpEvent(ev dhcp.Event) {
 		return
 	}
 	e := api.Event{Step: api.StepDHCP}
+	if c.IPXE {
+		s.ipxeSeen.Store(mac, time.Now())
+	}
 	switch ev.Kind {
 	case dhcp.EventOffer:
 		e.State = api.StateStart
@@ -128,4 +134,37 @@ func (s *Server) dhcpEvent(ev dhcp.Event) {
 		}
 	}
 	s.nodes.Firmware(f, e)
+}
+
+// ipxeWait is for how long after its DHCP request a machine's iPXE may still be
+// waiting for an IPv6 router.
+const ipxeWait = 30 * time.Second
+
+// serveRouterAdvertisements spares machines whose iPXE has just asked for an
+// address the wait for an IPv6 router. Without IPv6 on the interface they wait.
+func (s *Server) serveRouterAdvertisements(ctx context.Context) error {
+	conn, err := radv.Listen(s.Settings.Network.Interface)
+	if err != nil {
+		s.Log.Info("machines with iPXE wait some seconds for an IPv6 router", "why", err)
+	}
+	for errors.Is(err, radv.ErrNoIPv6) { // the address comes a little after the interface
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(5 * time.Second):
+		}
+		conn, err = radv.Listen(s.Settings.Network.Interface)
+	}
+	if err != nil {
+		return nil // logged above; it only makes booting slower
+	}
+	r := &radv.Responder{Log: s.Log, Wants: func(mac net.HardwareAddr) bool {
+		seen, ok := s.ipxeSeen.Load(mac.String())
+		if ok && time.Since(seen.(time.Time)) > ipxeWait {
+			s.ipxeSeen.Delete(mac.String())
+			return false
+		}
+		return ok
+	}}
+	return r.Serve(ctx, conn)
 }

@@ -15,6 +15,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -49,6 +50,8 @@ type Server struct {
 	nodes   *nodes.Registry
 	scripts *ipxe.Scripts
 	loaders loaders
+
+	ipxeSeen sync.Map // MAC to the time of iPXE's last DHCP request
 
 	controller       []byte
 	controllerDigest images.Digest
@@ -86,6 +89,7 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.serveNFS(gctx) })
 	if s.Settings.DHCP.Mode != DHCPOff {
 		g.Go(func() error { return s.serveDHCP(gctx) })
+		g.Go(func() error { return s.serveRouterAdvertisements(gctx) })
 	}
 	s.Log.Info("the appliance is ready", "addr", s.addr, "interface", s.Settings.Network.Interface,
 		"dhcp", s.Settings.DHCP.Mode, "tftp", s.Settings.TFTP.Port, "http", s.Settings.HTTP.Port, "nfs", s.Settings.NFS.Port)

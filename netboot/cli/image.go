@@ -24,6 +24,7 @@ import (
 type imageCmd struct {
 	List     imageListCmd     `cmd:"" help:"List the images, or the versions of one."`
 	Show     imageShowCmd     `cmd:"" help:"Show all about a version."`
+	Lint     imageLintCmd     `cmd:"" help:"Look for what will go wrong when many machines run a version at once."`
 	Import   imageImportCmd   `cmd:"" help:"Make a version from a root tree: a directory, a tar archive or a container image."`
 	Publish  imagePublishCmd  `cmd:"" help:"Point a channel to a version; nodes boot it from their next start on."`
 	Rollback imageRollbackCmd `cmd:"" help:"Point a channel back to the version it pointed to before."`
