@@ -47,7 +47,10 @@ type Options struct {
 	Dir string
 	// NoCapture leaves out the record of the main bridge's packets.
 	NoCapture bool
-	Log       *slog.Logger // besides the file lab.log; default: silent
+	// NoRouter leaves out the answer "no IPv6 here" to machines that ask; then
+	// iPXE waits for it, as it does on real networks without IPv6.
+	NoRouter bool
+	Log      *slog.Logger // besides the file lab.log; default: silent
 }
 
 // Lab is a running lab.
@@ -142,6 +145,12 @@ func (l *Lab) furnish(o Options) error {
 	l.log = slog.New(slog.NewMultiHandler(o.Log.Handler(), slog.NewTextHandler(f, nil)))
 	if err := l.AddBridge(MainBridge, l.addr); err != nil {
 		return err
+	}
+	if !o.NoRouter {
+		// A kernel without IPv6 has no use for it.
+		if err := l.quietRouter(); err != nil {
+			l.log.Warn("no answers for IPv6; iPXE will wait for them", "err", err)
+		}
 	}
 	if o.NoCapture {
 		return nil

@@ -27,7 +27,7 @@ type NodeSpec struct {
 	Firmware qemu.Firmware // default: BIOS
 	Memory   int           // MiB; default: 1024
 	CPUs     int           // default: 1
-	NICs     []NIC         // default: one on the main bridge
+	NICs     []NIC         // default: one on the main bridge; empty: none
 	Disks    []Disk
 	Boot     []string        // see qemu.Config
 	UEFINet  map[string]bool // see qemu.Config
@@ -142,8 +142,23 @@ func (l *Lab) makeVars(s NodeSpec) (string, error) {
 	return file, os.WriteFile(file, b, 0o600)
 }
 
-// MAC is the address of the first network card.
-func (n *Node) MAC() net.HardwareAddr { return n.Spec.NICs[0].MAC }
+// MAC is the address of the first network card; nil if there is none.
+func (n *Node) MAC() net.HardwareAddr {
+	if len(n.Spec.NICs) == 0 {
+		return nil
+	}
+	return n.Spec.NICs[0].MAC
+}
+
+// UUID is what the machine's firmware tells as its identity, the same in each
+// lab.
+func (n *Node) UUID() string {
+	id := n.MAC()
+	if id == nil {
+		id = net.HardwareAddr{0, 0, 0, 0, 0, byte(n.number)}
+	}
+	return fmt.Sprintf("51a7e000-0000-4000-8000-%x", []byte(id))
+}
 
 // Name is the machine's name.
 func (n *Node) Name() string { return n.Spec.Name }
@@ -179,7 +194,7 @@ func (n *Node) config() (qemu.Config, []*wire, error) {
 	s := n.Spec
 	c := qemu.Config{
 		Name: s.Name, Firmware: s.Firmware, Memory: s.Memory, CPUs: s.CPUs, Accel: qemu.DetectAccel(),
-		UUID: fmt.Sprintf("51a7e000-0000-4000-8000-%x", []byte(n.MAC())), Serial: "LAB-" + s.Name, Clock: s.Clock,
+		UUID: n.UUID(), Serial: "LAB-" + s.Name, Clock: s.Clock,
 		Disks: n.disks, Boot: s.Boot, VarsFile: n.vars, UEFINet: s.UEFINet,
 		Kernel: s.Kernel, Initrd: s.Initrd, Append: s.Append, Extra: s.Extra,
 	}
