@@ -60,6 +60,7 @@ func system() map[string]string {
 		"lib":                                   "->/usr/lib",
 		"usr/lib/os-release":                    "ID=debian\nVERSION_ID=\"13\"\nPRETTY_NAME=\"Debian 13\"\n",
 		"etc/os-release":                        "->../usr/lib/os-release",
+		"etc/machine-id":                        "",
 		"boot/vmlinuz-6.1.0":                    string(kernel("6.1.0")),
 		"usr/lib/modules/6.1.0/modules.dep":     "",
 		"usr/lib/modules/6.1.0/modules.builtin": "kernel/fs/overlayfs/overlay.ko\nkernel/fs/nfs/nfsv3.ko\n",
@@ -129,8 +130,8 @@ func TestCommitWarns(t *testing.T) {
 			delete(m, "usr/lib/modules/6.1.0/modules.builtin")
 		}},
 		{"no overlay", "overlay", func(m map[string]string) { m["usr/lib/modules/6.1.0/modules.builtin"] = "kernel/fs/nfs/nfsv3.ko\n" }},
-		{"no init", "/sbin/init", func(m map[string]string) { delete(m, "usr/sbin/init") }},
-		{"init outside", "/sbin/init", func(m map[string]string) { m["usr/sbin/init"] = "->/proc/1/exe" }},
+		{"no init", "no-init", func(m map[string]string) { delete(m, "usr/sbin/init") }},
+		{"init outside", "no-init", func(m map[string]string) { m["usr/sbin/init"] = "->/proc/1/exe" }},
 		{"other machine", "for amd64, the system for arm64", func(m map[string]string) { m["usr/lib/systemd/systemd"] = string(elfHead(183)) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

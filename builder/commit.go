@@ -15,6 +15,7 @@ import (
 	"io"
 
 	"slate/builder/initramfs"
+	"slate/builder/lint"
 	"slate/images"
 	"slate/images/store"
 	"slate/images/tree"
@@ -82,8 +83,10 @@ func commitTree(ctx context.Context, st *store.Store, t *tree.Tree, digest image
 	meta.step("looking at the system", "")
 	facts := Inspect(fsys)
 	rec.Arch, rec.Init = facts.Arch, facts.Init
-	if facts.Init == "" {
-		meta.warn("the tree has no /sbin/init: nodes could not start it")
+	for _, f := range lint.Check(fsys, lint.System{Init: facts.Init}) {
+		if f.Severity >= lint.Warning {
+			meta.warn("%v", f)
+		}
 	}
 	if err := addKernel(ctx, st, fsys, &rec, meta); err != nil {
 		return images.Record{}, false, err
@@ -98,8 +101,7 @@ func addKernel(ctx context.Context, st *store.Store, fsys store.TreeFS, rec *ima
 	k, err := initramfs.FindKernel(fsys)
 	var none *initramfs.NoKernelError
 	if errors.As(err, &none) {
-		meta.warn("%v: this version cannot be booted", none)
-		return nil
+		return nil // lint has said so
 	}
 	if err != nil {
 		return err
@@ -120,7 +122,6 @@ func addKernel(ctx context.Context, st *store.Store, fsys store.TreeFS, rec *ima
 	}
 	rec.Kernel = &images.Kernel{Release: k.Release, Path: "/" + k.Path, Blob: blob}
 	if k.Modules == "" {
-		meta.warn("kernel %s has no modules in the tree: what is not compiled into it will be missing", k.Release)
 		return nil
 	}
 	meta.step("packing modules", "kernel %s", k.Release)

@@ -41,6 +41,7 @@ rm -f /var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/systemd
 ln -sf ../proc/self/mounts /etc/mtab
 
 # Every machine makes its own host keys when ssh starts, in the writable /etc.
+init=$(readlink -f /sbin/init || :)
 if [ -e /usr/sbin/sshd ] && [ -d /usr/lib/systemd/system ]; then
   mkdir -p /etc/systemd/system/ssh.service.d
   cat > /etc/systemd/system/ssh.service.d/host-keys.conf <<'UNIT'
@@ -51,7 +52,7 @@ ExecStartPre=/usr/bin/ssh-keygen -A
 ExecStartPre=/usr/sbin/sshd -t
 UNIT
 fi
-if [ -e /usr/sbin/sshd ] && [ ! -e /usr/lib/systemd/systemd ] && [ -f /etc/default/ssh ]; then
+if [ -e /usr/sbin/sshd ] && [ "${init##*/}" != systemd ] && [ -f /etc/default/ssh ]; then
   cat >> /etc/default/ssh <<'SH'
 
 # From slate: the image has no host keys.
@@ -61,11 +62,23 @@ fi
 
 # Openrc remounts a root that fstab does not call read-only. The line for / is
 # not given to systemd: it would act on it where the root is an overlay.
-if [ -x /sbin/openrc ] && [ ! -e /usr/lib/systemd/systemd ]; then
+if [ -x /sbin/openrc ] && [ "${init##*/}" != systemd ]; then
   printf 'rootfs\t/\tauto\tro\t0 0\n' > /etc/fstab
 else
   printf '# The root is mounted before the system starts.\n' > /etc/fstab
 fi
+
+# Init scripts: a login on the serial console where the kernel has one, no key
+# that stops an unattended start, and no services that are not there.
+if [ -f /etc/inittab ] && ! grep -q '^[^#].*ttyS0' /etc/inittab; then
+  cat >> /etc/inittab <<'INIT'
+S0:2345:respawn:/bin/sh -c 'grep -q "^ttyS0 " /proc/consoles && exec /sbin/agetty --keep-baud 115200 ttyS0 vt100; exec sleep infinity'
+INIT
+fi
+if [ -f /etc/rc.conf ]; then
+  sed -i 's/^#*rc_interactive=.*/rc_interactive="NO"/; s/^#*rc_logger=.*/rc_logger="YES"/' /etc/rc.conf
+fi
+[ ! -d /etc/runlevels ] || find /etc/runlevels -xtype l -delete
 
 # The boot files are not used from the tree, except the kernel itself.
 rm -f /boot/initrd.img* /boot/*.dpkg-bak /initrd.img /initrd.img.old /vmlinuz.old
