@@ -3,10 +3,12 @@
 package leases
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,6 +26,11 @@ var bucketLeases = []byte("leases")
 type Store struct {
 	log *slog.Logger
 	db  *bbolt.DB // nil: memory only
+	jrn *journal  // only the writer uses it
+
+	// unsaved is what is in the journal and not in the database yet; the writer's.
+	unsaved map[[4]byte][]byte
+
 	now func() time.Time
 
 	mu     sync.Mutex
@@ -83,7 +90,12 @@ func Open(path string, log *slog.Logger) (_ *Store, err error) {
 	if log != nil {
 		s.log = log
 	}
+	if err := s.recover(path + ".journal"); err != nil {
+		db.Close()
+		return nil, err
+	}
 	if err := s.load(); err != nil {
+		s.jrn.f.Close()
 		db.Close()
 		return nil, &fileError{path, damagedHint, err}
 	}
@@ -122,6 +134,54 @@ func NewMemory() *Store {
 	}
 }
 
+// recover opens the journal and puts into the database what a crash left in it.
+func (s *Store) recover(path string) error {
+	jrn, changes, err := openJournal(path, journalSize)
+	if err != nil {
+		return fmt.Errorf("lease journal: %w", err)
+	}
+	s.jrn, s.unsaved = jrn, map[[4]byte][]byte{}
+	s.note(changes)
+	if err := s.checkpoint(); err != nil {
+		jrn.f.Close()
+		return &fileError{path, damagedHint, err}
+	}
+	return nil
+}
+
+// note adds changes to what is to be put into the database.
+func (s *Store) note(changes []change) {
+	for _, c := range changes {
+		s.unsaved[[4]byte(c.key)] = c.value
+	}
+}
+
+// checkpoint puts what is in the journal into the database and empties it.
+func (s *Store) checkpoint() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("lease file damaged: %v", r)
+		}
+	}()
+	err = s.db.Update(func(tx *bbolt.Tx) error {
+		bucket, err := tx.CreateBucketIfNotExists(bucketLeases)
+		if err != nil {
+			return err
+		}
+		for _, key := range slices.SortedFunc(maps.Keys(s.unsaved), func(a, b [4]byte) int { return bytes.Compare(a[:], b[:]) }) {
+			if err := bucket.Put(key[:], s.unsaved[key]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	clear(s.unsaved)
+	return s.jrn.reset()
+}
+
 // load reads the file. bbolt panics on pages that make no sense.
 func (s *Store) load() (err error) {
 	defer func() {
@@ -130,12 +190,8 @@ func (s *Store) load() (err error) {
 		}
 	}()
 	now := s.now()
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		b, err := tx.CreateBucketIfNotExists(bucketLeases)
-		if err != nil {
-			return err
-		}
-		return b.ForEach(func(k, v []byte) error {
+	return s.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(bucketLeases).ForEach(func(k, v []byte) error {
 			l, err := decode(v)
 			if err != nil {
 				s.log.Warn("lease left out", "key", fmt.Sprintf("%x", k), "err", err)
@@ -167,11 +223,11 @@ func (s *Store) Close() error {
 	close(s.wake)
 	<-s.done
 	s.acks.Wait()
-	return s.db.Close()
+	return errors.Join(s.checkpoint(), s.jrn.f.Close(), s.db.Close())
 }
 
-// write is the only writer of the file: it takes all changes that have gathered
-// while it wrote the last ones, and writes them in one transaction. So the cost
+// write is the only writer of the files: it takes all changes that have gathered
+// while it wrote the last ones, and writes them in one go. So the cost
 // of a sync is shared by all clients that wait for it.
 func (s *Store) write() {
 	defer close(s.done)
@@ -201,21 +257,23 @@ func (s *Store) flush() {
 	})
 }
 
-func (s *Store) commit(changes []change) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("lease file damaged: %v", r)
+// commit makes the changes durable.
+func (s *Store) commit(changes []change) error {
+	err := s.jrn.append(changes)
+	if errors.Is(err, errFull) {
+		if err := s.checkpoint(); err != nil {
+			return err
 		}
-	}()
-	return s.db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(bucketLeases)
-		for _, c := range changes {
-			if err := bucket.Put(c.key, c.value); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+		err = s.jrn.append(changes)
+	}
+	if errors.Is(err, errFull) { // more than the journal holds
+		s.note(changes)
+		return s.checkpoint()
+	}
+	if err == nil {
+		s.note(changes)
+	}
+	return err
 }
 
 // save queues the lease for the disk; s.mu is held. written is called when it

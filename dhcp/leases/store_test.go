@@ -66,7 +66,7 @@ func TestLeasesSurviveARestart(t *testing.T) {
 	}
 }
 
-// What Bind has confirmed is in the file at that very moment: a copy of the file
+// What Bind has confirmed is in the files at that very moment: a copy of them
 // taken then, as a power cut would leave it, has the lease.
 func TestLeaseIsOnDiskWhenBindReturns(t *testing.T) {
 	dir := t.TempDir()
@@ -89,6 +89,7 @@ func TestLeaseIsOnDiskWhenBindReturns(t *testing.T) {
 	bind(t, p, "last", offer(t, p, "last", ""), time.Hour)
 	cut := filepath.Join(dir, "cut.db")
 	copyFile(t, path, cut)
+	copyFile(t, path+".journal", cut+".journal")
 	got := open(t, cut).All()
 	if len(got) != 17 {
 		t.Errorf("%d leases in the copy, want 17", len(got))
