@@ -4,9 +4,11 @@ package cli_test
 
 import (
 	"context"
+	"net/http"
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -48,6 +50,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata",
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor},
 		Setup: func(e *testscript.Env) error {
 			// The commands run in this test's network.
 			for _, name := range []string{"SLATE_NETNS", "SLATE_TEST"} {
@@ -58,4 +61,25 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// waitFor is the command "waitfor URL": it waits until the URL answers.
+func waitFor(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: waitfor URL")
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		resp, err := http.Get(args[0])
+		if err == nil {
+			resp.Body.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("waitfor: %v", err)
+		}
+		<-tick.C
+	}
 }
