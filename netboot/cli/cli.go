@@ -36,12 +36,12 @@ type commands struct {
 	globals
 
 	Init   initCmd   `cmd:"" help:"Set up an appliance on this machine: settings, config.d and site key."`
+	Build  buildCmd  `cmd:"" help:"Build an image from a recipe."`
+	Image  imageCmd  `cmd:"" help:"List, import, publish and look after the images that nodes run."`
 	Serve  serveCmd  `cmd:"" help:"Run the appliance."`
 	Status statusCmd `cmd:"" help:"Show the appliance, its nodes and how far they got."`
-	Image  imageCmd  `cmd:"" help:"List, import and publish the images that nodes run."`
-	Lab    labCmd    `cmd:"" help:"Try it all with virtual machines, in a network that exists only for that."`
-	Build  buildCmd  `cmd:"" help:"Build an image from a recipe."`
 	Config configCmd `cmd:"" help:"Check and explain config.d, the configuration of the nodes."`
+	Lab    labCmd    `cmd:"" help:"Try it all with virtual machines, in a network that exists only for that."`
 
 	Version versionFlag `help:"Print the version, the commit it was built from and its date, and exit." short:"V"`
 }
