@@ -80,8 +80,10 @@ func linkBase(tree fs.FS, name string) string {
 	return ""
 }
 
+// exists does not follow a link: those of an image lead to absolute paths, which
+// mean something else here.
 func exists(tree fs.FS, name string) bool {
-	_, err := fs.Stat(tree, name)
+	_, err := fs.Lstat(tree, name)
 	return err == nil
 }
 
@@ -101,13 +103,14 @@ func Changes(tree fs.FS, f Facts) []Change {
 	out = append(out, Change{Path: "/etc/hosts", Text: Hosts(hosts, f.Node)})
 	fstab, _ := read(tree, "etc/fstab")
 	initSystem := DetectInit(tree)
-	out = append(out, Change{Path: "/etc/fstab", Text: Fstab(fstab, f.Overlays, initSystem)})
+	text, kept := Fstab(fstab, initSystem)
+	out = append(out, Change{Path: "/etc/fstab", Text: text})
 	out = append(out, resolver(tree, f)...)
 	out = append(out, hostKeyChanges(tree)...)
 	out = append(out, bootInterface(tree, f)...)
 	switch initSystem {
 	case Systemd:
-		out = append(out, systemd(f)...)
+		out = append(out, systemd(f, kept)...)
 	case OpenRC:
 		out = append(out, openRC(tree, f)...)
 	}
@@ -137,33 +140,41 @@ func Hosts(old, node string) string {
 }
 
 // Fstab keeps of the image's fstab what can hold on a machine without a disk of
-// its own: network and memory file systems at places that the plan does not use.
-// Everything else stays as a comment, so that a person sees what became of it.
-func Fstab(old string, used []string, init Init) string {
+// its own: network and memory file systems, outside the places that the root is
+// made of. Everything else stays as a comment, so that a person sees what became
+// of it. It also gives the directories that are kept.
+func Fstab(old string, init Init) (text string, kept []string) {
 	var b strings.Builder
 	b.WriteString("# Made by slate for this start; the root is mounted already and stays read-only.\n")
 	if init == OpenRC {
 		// Without this line OpenRC's service root would remount / for writing.
 		b.WriteString("rootfs / auto ro 0 0\n")
 	}
-	taken := map[string]bool{"/": true, "/proc": true, "/sys": true, "/dev": true, "/run": true, "/tmp": true}
-	for _, u := range used {
-		taken[u] = true
-	}
+	taken := []string{"/", "/proc", "/sys", "/dev", "/run", "/etc", "/var", "/tmp"}
 	for line := range strings.Lines(old) {
 		line = strings.TrimRight(line, "\r\n")
 		f := strings.Fields(line)
 		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
 			continue
 		}
-		local := len(f) < 3 || f[2] == "swap" || strings.HasPrefix(f[0], "/dev/") || strings.HasPrefix(f[0], "UUID=") ||
-			strings.HasPrefix(f[0], "LABEL=") || strings.HasPrefix(f[0], "PARTUUID=") || strings.HasPrefix(f[0], "PARTLABEL=") || strings.HasPrefix(f[0], "ID=")
-		if local || taken[path.Clean(f[1])] {
+		if localEntry(f) || slices.Contains(taken, path.Clean(f[1])) {
 			b.WriteString("#slate: not used here: ")
+		} else {
+			kept = append(kept, path.Clean(f[1]))
 		}
 		b.WriteString(line + "\n")
 	}
-	return b.String()
+	return b.String(), kept
+}
+
+// localEntry tells fstab entries that want a disk, or are no entries at all.
+func localEntry(f []string) bool {
+	if len(f) < 3 || f[2] == "swap" {
+		return true
+	}
+	return slices.ContainsFunc([]string{"/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID="}, func(p string) bool {
+		return strings.HasPrefix(f[0], p)
+	})
 }
 
 // resolver writes the DNS servers where the image looks for them. An image whose
@@ -287,13 +298,16 @@ var masked = []string{
 	"e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer",
 }
 
-func systemd(f Facts) (out []Change) {
+func systemd(f Facts, fstab []string) (out []Change) {
 	for _, u := range masked {
 		out = append(out, Change{Path: "/etc/systemd/system/" + u, Link: "/dev/null"})
 	}
 	// The parts of the root are unmounted last, by systemd-shutdown. As ordinary
 	// mounts they would be tried earlier, while the journal still writes to /var.
 	for _, dir := range slices.Concat(f.Overlays, []string{"/tmp", Lower, Upper}) {
+		if slices.Contains(fstab, dir) {
+			continue // something of the image's own goes on top, with its own order
+		}
 		unit := strings.ReplaceAll(strings.Trim(dir, "/"), "/", "-") + ".mount"
 		out = append(out, Change{Path: "/etc/systemd/system/" + unit + ".d/slate.conf", Text: "[Unit]\nDefaultDependencies=no\n"})
 	}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package root_test
+
+import (
+	"context"
+	"io/fs"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"slate/installer/machine"
+	"slate/installer/root"
+	"slate/testbed/golden"
+)
+
+func input() root.Input {
+	return root.Input{
+		Export:  machine.Export{Server: netip.MustParseAddrPort("10.77.0.1:2049"), Path: "/demo/" + strings.Repeat("ab", 32)},
+		Overlay: machine.Size{Percent: 50}, Tmp: machine.Size{Bytes: 64 << 20},
+	}
+}
+
+func dir() *fstest.MapFile { return &fstest.MapFile{Mode: fs.ModeDir | 0o755} }
+
+func link(to string) *fstest.MapFile {
+	return &fstest.MapFile{Mode: fs.ModeSymlink | 0o777, Data: []byte(to)}
+}
+
+func file(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text), Mode: 0o644} }
+
+func TestPlan(t *testing.T) {
+	in := input()
+	tree := fstest.MapFS{"etc": dir(), "var": dir(), "root": dir(), "home": dir(), "srv": dir(), "mnt": dir(), "media": dir(), "tmp": dir(), "usr": dir()}
+	golden.Check(t, "testdata/plan.golden", []byte(root.Format(root.Base(in))+root.Format(root.Writable(in, tree))+root.Format(root.Moves())))
+}
+
+func TestWritableFollowsTheTree(t *testing.T) {
+	where := func(tree fs.FS) string {
+		var out []string
+		for _, m := range root.Writable(input(), tree) {
+			out = append(out, strings.TrimPrefix(m.Where, root.Sysroot))
+		}
+		return strings.Join(out, " ")
+	}
+	for _, tt := range []struct {
+		name string
+		tree fstest.MapFS
+		want string
+	}{
+		{"nothing there", fstest.MapFS{}, ""},
+		{"only what is there", fstest.MapFS{"etc": dir(), "var": dir()}, "/etc /var"},
+		{"a link is left alone", fstest.MapFS{"etc": dir(), "var": dir(), "var/home": dir(), "home": link("var/home")}, "/etc /var"},
+		{"a file is no place for a mount", fstest.MapFS{"etc": dir(), "srv": file("x")}, "/etc"},
+	} {
+		if got := where(tt.tree); got != tt.want {
+			t.Errorf("%s: mounts at %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestNFSOptionsIPv6(t *testing.T) {
+	got := root.NFSOptions(netip.MustParseAddrPort("[fd00::1]:2049"))
+	for _, want := range []string{"proto=tcp6", "addr=fd00::1", "mountproto=tcp6", "port=2049"} {
+		if !strings.Contains(","+got+",", ","+want+",") {
+			t.Errorf("options %q lack %q", got, want)
+		}
+	}
+	in := input()
+	in.Export.Server = netip.MustParseAddrPort("[fd00::1]:2049")
+	if got := root.Base(in)[0].What; !strings.HasPrefix(got, "[fd00::1]:/demo/") {
+		t.Errorf("source %q", got)
+	}
+}
+
+func facts() root.Facts {
+	return root.Facts{
+		Node: "lab-0a1b2c", MachineID: "ef97024ae86640e285a7f290ee2ac0ab", Interface: "eth0", MAC: "52:54:00:12:34:56",
+		DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}, Search: []string{"lab.test"}, Overlays: root.Overlays(),
+	}
+}
+
+func show(changes []root.Change) []byte {
+	var b strings.Builder
+	for _, c := range changes {
+		b.WriteString("== " + c.String() + "\n" + c.Text)
+	}
+	return []byte(b.String())
+}
+
+func TestChanges(t *testing.T) {
+	debian := fstest.MapFS{
+		"sbin": link("usr/sbin"), "usr/sbin/init": link("/lib/systemd/systemd"), "sbin/init": link("/lib/systemd/systemd"),
+		"etc/hostname": file("builder\n"), "etc/hosts": file("127.0.0.1\tlocalhost\n127.0.1.1\tbuilder\n10.0.0.1 nas\n"),
+		"etc/fstab": file("# disk\nUUID=1234 / ext4 rw 0 1\nnas:/home /home nfs rw 0 0\nnas:/pool /pool nfs rw 0 0\ntmpfs /scratch tmpfs size=1g 0 0\n/swapfile none swap sw 0 0\n"),
+		"etc/ssh":   dir(), "etc/ssh/ssh_host_rsa_key": file("secret"), "etc/ssh/ssh_host_rsa_key.pub": file("public"),
+		"etc/resolv.conf": file("nameserver 192.0.2.1\n"),
+	}
+	resolved := fstest.MapFS{
+		"sbin/init": link("../lib/systemd/systemd"), "etc/resolv.conf": link("../run/systemd/resolve/stub-resolv.conf"),
+		"etc/NetworkManager": dir(), "etc/dhcpcd.conf": file("x\n"), "etc/network": dir(),
+		"etc/network/interfaces": file("source /etc/network/interfaces.d/*\nauto lo eth0\niface lo inet loopback\niface eth0 inet dhcp\n\tmtu 1400\niface eth1 inet dhcp\n"),
+	}
+	gentoo := fstest.MapFS{
+		"sbin/init": file(""), "sbin/openrc": file(""), "etc/inittab": file(""), "etc/conf.d": dir(), "etc/fstab": file("LABEL=boot /boot ext4 noauto 0 0\n"),
+		"etc/runlevels/boot/swap": link("/etc/init.d/swap"), "etc/runlevels/boot/hostname": link("/etc/init.d/hostname"),
+		"etc/runlevels/default/net.eth0": link("/etc/init.d/net.lo"), "etc/runlevels/shutdown/mount-ro": link("/etc/init.d/mount-ro"),
+	}
+	for name, tree := range map[string]fstest.MapFS{"debian": debian, "resolved": resolved, "gentoo": gentoo} {
+		golden.Check(t, "testdata/changes-"+name+".golden", show(root.Changes(tree, facts())))
+	}
+	alone := facts()
+	alone.MAC, alone.DNS = "", nil
+	for _, c := range root.Changes(debian, alone) {
+		if strings.HasPrefix(c.Path, "/etc/systemd/network/") || strings.Contains(c.Path, "resolv") {
+			t.Errorf("without a lease: %v", c)
+		}
+	}
+}
+
+func TestDetectInit(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		tree fstest.MapFS
+		want root.Init
+	}{
+		{"Debian", fstest.MapFS{"sbin/init": link("/lib/systemd/systemd")}, root.Systemd},
+		{"merged /usr", fstest.MapFS{"sbin": link("usr/sbin"), "usr/sbin/init": link("../lib/systemd/systemd")}, root.Systemd},
+		{"Gentoo with OpenRC", fstest.MapFS{"sbin/init": file(""), "sbin/openrc": file(""), "etc/inittab": file("")}, root.OpenRC},
+		{"openrc-init", fstest.MapFS{"sbin/init": link("openrc-init")}, root.OpenRC},
+		{"sysvinit", fstest.MapFS{"sbin/init": file(""), "etc/inittab": file("")}, root.SysV},
+		{"something else", fstest.MapFS{"sbin/init": file("")}, root.OtherOne},
+		{"nothing", fstest.MapFS{}, root.OtherOne},
+	} {
+		if got := root.DetectInit(tt.tree); got != tt.want {
+			t.Errorf("%s: DetectInit() = %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+func TestReachGivesUp(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	told := false
+	err := root.Reach(ctx, "127.0.0.1:1", func(string, ...any) { told = true })
+	if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1 cannot be reached") || !told {
+		t.Errorf("Reach() of a closed port = %v, told: %v", err, told)
+	}
+}
