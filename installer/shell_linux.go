@@ -157,7 +157,11 @@ func cmdIP(_ context.Context, _ *Boot, w io.Writer, _ []string) error {
 	}
 	for _, l := range links {
 		a := l.Attrs()
-		fmt.Fprintf(w, "%-10s %s %s mtu %d\n", a.Name, a.HardwareAddr, a.OperState, a.MTU)
+		state := "no link"
+		if a.RawFlags&unix.IFF_LOWER_UP != 0 {
+			state = "link"
+		}
+		fmt.Fprintf(w, "%-10s %s %s, mtu %d\n", a.Name, a.HardwareAddr, state, a.MTU)
 		addrs, err := netlink.AddrList(l, netlink.FAMILY_ALL)
 		if err != nil {
 			return err
@@ -172,7 +176,7 @@ func cmdIP(_ context.Context, _ *Boot, w io.Writer, _ []string) error {
 	}
 	for _, r := range routes {
 		to := "default"
-		if r.Dst != nil {
+		if r.Dst != nil && r.Dst.String() != "0.0.0.0/0" {
 			to = r.Dst.String()
 		}
 		via := "on the link"
