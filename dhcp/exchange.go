@@ -23,6 +23,7 @@ type exchange struct {
 	client Client
 	subnet *subnet
 	host   Host
+	mac    string
 	key    string // who the client is to the lease store
 	placed bool   // it has a place in the crew, and may wait
 }
@@ -47,7 +48,8 @@ func (e *engine) handle(ctx context.Context, l link, r request) {
 	}
 	x := &exchange{engine: e, ctx: ctx, link: l, request: r, client: parseClient(r.packet)}
 	x.client.Interface = l.Name()
-	x.key = clientKey(x.client, e.ByClientID)
+	x.mac = x.client.MAC.String()
+	x.key = clientKey(x.client, x.mac, e.ByClientID)
 	x.event(kind, x.named(), Boot{}, "")
 	if x.key == "" {
 		x.silence("the request has neither a hardware address nor a client identifier")
@@ -105,11 +107,11 @@ func (x *exchange) dispatch(kind Kind) {
 }
 
 // clientKey is who a client is to the lease store; "" if it cannot be told.
-func clientKey(c Client, byID bool) string {
+func clientKey(c Client, mac string, byID bool) string {
 	if c.ClientID != "" && (byID || len(c.MAC) == 0) {
 		return "id " + c.ClientID
 	}
-	return c.MAC.String()
+	return mac
 }
 
 // named is the address that a request is about.
@@ -202,7 +204,7 @@ func (x *exchange) offer(want netip.Addr, tries int) {
 		}
 		x.subnet.pool.Decline(x.key, addr, x.now().Add(declineTime))
 		if fixed {
-			x.out.warn("fixed address cannot be given, another is", "client", x.client.MAC.String(), "addr", addr)
+			x.out.warn("fixed address cannot be given, another is", "client", x.mac, "addr", addr)
 		}
 		x.offer(netip.Addr{}, tries-1)
 	})
@@ -216,12 +218,12 @@ func (x *exchange) hold(want netip.Addr) (addr netip.Addr, changed, fixed bool) 
 		if err == nil {
 			return f, changed, true
 		}
-		x.out.warn("fixed address cannot be given, another is", "client", x.client.MAC.String(), "addr", f, "err", err)
+		x.out.warn("fixed address cannot be given, another is", "client", x.mac, "addr", f, "err", err)
 	}
 	addr, changed, err := x.subnet.pool.Offer(x.key, want)
 	if err != nil {
 		if errors.Is(err, leases.ErrExhausted) {
-			x.out.warn("no address left", "subnet", x.subnet.Prefix.Masked(), "client", x.client.MAC.String(), "err", err)
+			x.out.warn("no address left", "subnet", x.subnet.Prefix.Masked(), "client", x.mac, "err", err)
 		}
 		x.silence("%v", err)
 	}
@@ -239,7 +241,7 @@ func (x *exchange) clear(addr netip.Addr, changed bool) bool {
 	if err != nil && x.ctx.Err() == nil {
 		x.out.warn("ARP probe", "addr", addr, "err", err)
 	}
-	if holder == "" || holder == x.client.MAC.String() {
+	if holder == "" || holder == x.mac {
 		return true
 	}
 	x.conflict(addr, "in use by "+holder)
@@ -247,7 +249,7 @@ func (x *exchange) clear(addr netip.Addr, changed bool) bool {
 }
 
 func (x *exchange) conflict(addr netip.Addr, why string) {
-	x.out.warn("address conflict", "addr", addr, "client", x.client.MAC.String(), "reason", why)
+	x.out.warn("address conflict", "addr", addr, "client", x.mac, "reason", why)
 	x.event(EventConflict, addr, Boot{}, why)
 }
 
@@ -354,7 +356,7 @@ func (x *exchange) bindOr(addr netip.Addr, refused func(error)) {
 		}
 	}
 	err := x.store(leases.Lease{
-		Addr: addr, Client: x.key, MAC: x.client.MAC.String(), Name: x.name(), Fixed: fixed,
+		Addr: addr, Client: x.key, MAC: x.mac, Name: x.name(), Fixed: fixed,
 		Expires: x.now().Add(x.leaseTime()),
 	})
 	switch {
@@ -395,7 +397,7 @@ func (x *exchange) bound(addr netip.Addr, err error) {
 		return
 	}
 	if err != nil {
-		x.out.log.Error("lease not stored, client not answered", "client", x.client.MAC.String(), "addr", addr, "err", err)
+		x.out.log.Error("lease not stored, client not answered", "client", x.mac, "addr", addr, "err", err)
 		x.silence("the lease could not be stored: %v", err)
 		return
 	}
@@ -442,6 +444,6 @@ func (x *exchange) event(kind Kind, addr netip.Addr, boot Boot, reason string) {
 // silence tells why there is no answer.
 func (x *exchange) silence(format string, args ...any) {
 	why := fmt.Sprintf(format, args...)
-	x.out.log.Debug("no answer", "client", x.client.MAC.String(), "reason", why)
+	x.out.log.Debug("no answer", "client", x.mac, "reason", why)
 	x.event(EventSilence, netip.Addr{}, Boot{}, why)
 }

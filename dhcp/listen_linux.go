@@ -22,8 +22,7 @@ import (
 type Conn struct {
 	iface string
 	port  int
-	mac   net.HardwareAddr
-	udp   *ipv4.PacketConn
+	udp   *net.UDPConn
 
 	// On port 67 of anything but loopback:
 	raw *packet.Conn // frames to machines without an address; what other servers say
@@ -81,8 +80,8 @@ func Listen(ctx context.Context, iface string, port int) (*Conn, error) {
 	if err != nil {
 		return fail(cause(err))
 	}
-	c := &Conn{iface: iface, port: port, mac: ifi.HardwareAddr, udp: ipv4.NewPacketConn(pc)}
-	if err := c.udp.SetControlMessage(ipv4.FlagDst, true); err != nil {
+	c := &Conn{iface: iface, port: port, udp: pc.(*net.UDPConn)}
+	if err := ipv4.NewPacketConn(pc).SetControlMessage(ipv4.FlagDst, true); err != nil {
 		c.Close()
 		return fail(cause(err))
 	}
@@ -175,15 +174,14 @@ func (c *Conn) Send(b []byte, to destination, self netip.Addr) error {
 		_, err := c.raw.WriteTo(frame, &packet.Addr{HardwareAddr: to.MAC})
 		return err
 	}
-	var cm *ipv4.ControlMessage
 	if self.IsValid() && c.raw != nil {
-		cm = &ipv4.ControlMessage{Src: self.AsSlice()}
-	}
-	_, err := c.udp.WriteTo(b, cm, net.UDPAddrFromAddrPort(to.AddrPort))
-	if err != nil && cm != nil {
+		cm := ipv4.ControlMessage{Src: self.AsSlice()}
+		if _, _, err := c.udp.WriteMsgUDPAddrPort(b, cm.Marshal(), to.AddrPort); err == nil {
+			return nil
+		}
 		// self is not, or no longer, an address of this machine.
-		_, err = c.udp.WriteTo(b, nil, net.UDPAddrFromAddrPort(to.AddrPort))
 	}
+	_, err := c.udp.WriteToUDPAddrPort(b, to.AddrPort)
 	return err
 }
 

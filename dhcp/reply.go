@@ -4,7 +4,6 @@ package dhcp
 
 import (
 	"encoding/binary"
-	"maps"
 	"net"
 	"net/netip"
 	"time"
@@ -95,7 +94,7 @@ func (x *exchange) nak(addr netip.Addr, why string) {
 	if x.client.Relay.IsValid() {
 		r.SetBroadcast() // the relay then broadcasts it: the client may not have the address
 	}
-	x.out.log.Info("address refused", "client", x.client.MAC.String(), "addr", addr, "reason", why)
+	x.out.log.Info("address refused", "client", x.mac, "addr", addr, "reason", why)
 	x.send(r, addr, Boot{}, why)
 }
 
@@ -115,14 +114,11 @@ func (x *exchange) setBootOf(r *dhcpv4.DHCPv4, from answerFrom) Boot {
 // setNetwork puts the settings of the subnet and of the host into the reply.
 func (x *exchange) setNetwork(r *dhcpv4.DHCPv4) {
 	n, h := x.subnet, x.host
-	extra := maps.Clone(n.Options)
-	if extra == nil {
-		extra = map[uint8][]byte{}
-	}
-	maps.Copy(extra, h.Options)
-	for code, v := range extra {
-		if _, taken := r.Options[code]; !taken && asked(x.packet, dhcpv4.GenericOptionCode(code)) {
-			r.Options[code] = v
+	for _, extra := range []map[uint8][]byte{h.Options, n.Options} {
+		for code, v := range extra {
+			if _, taken := r.Options[code]; !taken && asked(x.packet, dhcpv4.GenericOptionCode(code)) {
+				r.Options[code] = v
+			}
 		}
 	}
 	r.Options[dhcpv4.OptionSubnetMask.Code()] = net.CIDRMask(n.Prefix.Bits(), 32)
@@ -189,16 +185,18 @@ func (x *exchange) sendTo(r *dhcpv4.DHCPv4, to destination, addr netip.Addr, boo
 	b, dropped := fit(r, x.packet)
 	kind := kindOf[r.MessageType()]
 	if len(dropped) > 0 {
-		x.out.log.Debug("options left out: the client takes no larger answer", "client", x.client.MAC.String(), "options", dropped)
+		x.out.log.Debug("options left out: the client takes no larger answer", "client", x.mac, "options", dropped)
 	}
 	if err := x.link.Send(b, to, x.subnet.Server); err != nil {
 		if x.ctx.Err() == nil {
-			x.out.warn("answer not sent", "kind", string(kind), "client", x.client.MAC.String(), "addr", to.AddrPort, "err", err)
+			x.out.warn("answer not sent", "kind", string(kind), "client", x.mac, "addr", to.AddrPort, "err", err)
 			x.silence("the answer could not be sent: %v", err)
 		}
 		return
 	}
-	x.out.log.Debug("answer", "kind", string(kind), "client", x.client.MAC.String(), "addr", addr, "file", boot.File, "url", boot.URL)
+	if x.out.debugging(x.ctx) {
+		x.out.log.Debug("answer", "kind", string(kind), "client", x.mac, "addr", addr, "file", boot.File, "url", boot.URL)
+	}
 	x.event(kind, addr, boot, reason)
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/net/ipv4"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 )
@@ -121,9 +122,10 @@ func serve(ctx context.Context, out *outlet, crew *crew, conns []*Conn, handle f
 
 // read takes packets off the UDP socket.
 func (c *Conn) read(ctx context.Context, out *outlet, take func(request)) error {
-	buf := make([]byte, 64<<10)
+	buf, oob := make([]byte, 64<<10), make([]byte, 128)
+	var cm ipv4.ControlMessage
 	for {
-		n, cm, src, err := c.udp.ReadFrom(buf)
+		n, nn, _, src, err := c.udp.ReadMsgUDPAddrPort(buf, oob)
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return ctx.Err()
@@ -133,17 +135,13 @@ func (c *Conn) read(ctx context.Context, out *outlet, take func(request)) error 
 			}
 			continue
 		}
-		from, ok := src.(*net.UDPAddr)
-		if !ok {
-			continue
-		}
 		p, err := parsePacket(buf[:n])
 		if err != nil {
-			out.garbage(c.iface, c.port, from.AddrPort(), n, err)
+			out.garbage(c.iface, c.port, src, n, err)
 			continue
 		}
-		r := request{packet: p, src: from.AddrPort(), port: c.port}
-		if cm != nil {
+		r := request{packet: p, src: src, port: c.port}
+		if cm.Parse(oob[:nn]) == nil {
 			r.dst, _ = netip.AddrFromSlice(cm.Dst.To4())
 		}
 		take(r)
@@ -248,3 +246,7 @@ func (o *outlet) warn(msg string, args ...any) {
 	}
 	o.log.Warn(msg, args...)
 }
+
+// debugging reports whether the lines that each packet makes are read by anybody:
+// putting them together costs as much as a packet.
+func (o *outlet) debugging(ctx context.Context) bool { return o.log.Enabled(ctx, slog.LevelDebug) }

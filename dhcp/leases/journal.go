@@ -3,7 +3,6 @@
 package leases
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -11,12 +10,12 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 )
 
 // journal makes changes durable at the price of one write: a bbolt commit writes
 // several pages and syncs twice, which costs a batch of leases a millisecond and
-// more CPU than all the rest of a lease. The changes go to the database when the
-// journal is full, and it starts over at its beginning.
+// more CPU than all the rest of a lease.
 //
 // It is a file of fixed size, filled with zeros when it is made, so that a write
 // changes nothing that the file system would have to note. It holds frames, each
@@ -26,13 +25,16 @@ import (
 //
 // and the payload is changes: address 4 bytes, length u16, value. Frames count
 // from the start of the file as long as they are whole and of the first one's
-// generation, a random number made anew each time the journal starts over.
+// generation, a number that grows each time the journal starts over.
 type journal struct {
 	f    *os.File
 	gen  uint64
 	off  int64
 	buf  []byte
 	size int64
+
+	// unsaved is what is in the journal and not in the database yet.
+	unsaved map[[4]byte][]byte
 }
 
 const (
@@ -44,44 +46,45 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// openJournal opens or makes the journal and returns the changes in it, oldest
-// first. The caller puts them into the database and then calls reset.
-func openJournal(path string, size int64) (*journal, []change, error) {
+// openJournal opens or makes the journal and reads what is in it into unsaved.
+// The caller puts that into the database and then calls reset.
+func openJournal(path string, size int64) (*journal, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_DSYNC, 0o600)
-	if err != nil {
-		return nil, nil, err
-	}
-	j := &journal{f: f, size: size}
-	changes, err := j.load()
-	if err == nil {
-		err = j.reset()
-	}
-	if err != nil {
-		f.Close()
-		return nil, nil, err
-	}
-	return j, changes, nil
-}
-
-func (j *journal) load() ([]change, error) {
-	b, err := io.ReadAll(j.f)
 	if err != nil {
 		return nil, err
 	}
+	j := &journal{f: f, size: size, unsaved: map[[4]byte][]byte{}}
+	if err := j.load(); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return j, nil
+}
+
+func (j *journal) load() error {
+	b, err := io.ReadAll(j.f)
+	if err != nil {
+		return err
+	}
 	if pad := j.size - int64(len(b)); pad > 0 {
 		if _, err := j.f.WriteAt(make([]byte, pad), int64(len(b))); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	var changes []change
-	for gen, first := uint64(0), true; ; first = false {
-		payload, g, n := parseFrame(b)
-		if n == 0 || !first && g != gen {
-			return changes, nil
+	for first := true; ; first = false {
+		payload, gen, n := parseFrame(b)
+		if n == 0 || !first && gen != j.gen {
+			return nil
 		}
-		gen = g
-		changes = parseChanges(payload, changes)
+		j.gen = gen
+		j.note(parseChanges(payload, nil))
 		b = b[n:]
+	}
+}
+
+func (j *journal) note(changes []change) {
+	for _, c := range changes {
+		j.unsaved[[4]byte(c.key)] = c.value
 	}
 }
 
@@ -148,15 +151,17 @@ func (j *journal) append(changes []change) error {
 		return err
 	}
 	j.off += int64(len(b))
+	j.note(changes)
 	return nil
 }
 
-// reset starts over. All changes must be in the database.
+// reset starts over. All that is unsaved must be in the database; frames left
+// from before do not count from here on.
 func (j *journal) reset() error {
-	var b [8]byte
-	if _, err := rand.Read(b[:]); err != nil {
+	if _, err := j.f.WriteAt(make([]byte, sector), 0); err != nil {
 		return err
 	}
-	j.gen, j.off = binary.BigEndian.Uint64(b[:]), 0
+	clear(j.unsaved)
+	j.gen, j.off = max(j.gen+1, uint64(time.Now().UnixNano())), 0
 	return nil
 }

@@ -283,6 +283,9 @@ func (p *Pool) Release(client string, addr netip.Addr) bool {
 	if e == nil || e.Client != client || e.State == Declined {
 		return false
 	}
+	if e.State == Released {
+		return true // said again: nothing to write
+	}
 	l := e.Lease
 	l.State, l.Expires = Released, p.s.now()
 	p.s.put(l)

@@ -26,10 +26,11 @@ var bucketLeases = []byte("leases")
 type Store struct {
 	log *slog.Logger
 	db  *bbolt.DB // nil: memory only
-	jrn *journal  // only the writer uses it
 
-	// unsaved is what is in the journal and not in the database yet; the writer's.
-	unsaved map[[4]byte][]byte
+	// The writer's: while one journal fills, the other is put into the database.
+	// saving is that work, nil if there is none.
+	filling, other *journal
+	saving         chan error
 
 	now func() time.Time
 
@@ -90,13 +91,12 @@ func Open(path string, log *slog.Logger) (_ *Store, err error) {
 	if log != nil {
 		s.log = log
 	}
-	if err := s.recover(path + ".journal"); err != nil {
-		db.Close()
+	if err := s.recover(path); err != nil {
+		s.closeFiles()
 		return nil, err
 	}
 	if err := s.load(); err != nil {
-		s.jrn.f.Close()
-		db.Close()
+		s.closeFiles()
 		return nil, &fileError{path, damagedHint, err}
 	}
 	s.done = make(chan struct{})
@@ -134,30 +134,45 @@ func NewMemory() *Store {
 	}
 }
 
-// recover opens the journal and puts into the database what a crash left in it.
+// recover opens the journals and puts into the database what a crash left in
+// them, the older one first.
 func (s *Store) recover(path string) error {
-	jrn, changes, err := openJournal(path, journalSize)
-	if err != nil {
-		return fmt.Errorf("lease journal: %w", err)
+	for _, j := range []**journal{&s.filling, &s.other} {
+		jrn, err := openJournal(fmt.Sprintf("%s.journal%d", path, btoi(j == &s.other)), journalSize)
+		if err != nil {
+			return fmt.Errorf("lease journal: %w", err)
+		}
+		*j = jrn
 	}
-	s.jrn, s.unsaved = jrn, map[[4]byte][]byte{}
-	s.note(changes)
-	if err := s.checkpoint(); err != nil {
-		jrn.f.Close()
+	first, second := s.filling, s.other
+	if second.gen < first.gen {
+		first, second = second, first
+	}
+	if err := errors.Join(s.checkpoint(first), s.checkpoint(second)); err != nil {
 		return &fileError{path, damagedHint, err}
 	}
 	return nil
 }
 
-// note adds changes to what is to be put into the database.
-func (s *Store) note(changes []change) {
-	for _, c := range changes {
-		s.unsaved[[4]byte(c.key)] = c.value
+func btoi(b bool) int {
+	if b {
+		return 1
 	}
+	return 0
+}
+
+func (s *Store) closeFiles() error {
+	errs := []error{s.db.Close()}
+	for _, j := range []*journal{s.filling, s.other} {
+		if j != nil {
+			errs = append(errs, j.f.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // checkpoint puts what is in the journal into the database and empties it.
-func (s *Store) checkpoint() (err error) {
+func (s *Store) checkpoint(j *journal) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("lease file damaged: %v", r)
@@ -168,8 +183,8 @@ func (s *Store) checkpoint() (err error) {
 		if err != nil {
 			return err
 		}
-		for _, key := range slices.SortedFunc(maps.Keys(s.unsaved), func(a, b [4]byte) int { return bytes.Compare(a[:], b[:]) }) {
-			if err := bucket.Put(key[:], s.unsaved[key]); err != nil {
+		for _, key := range slices.SortedFunc(maps.Keys(j.unsaved), func(a, b [4]byte) int { return bytes.Compare(a[:], b[:]) }) {
+			if err := bucket.Put(key[:], j.unsaved[key]); err != nil {
 				return err
 			}
 		}
@@ -178,8 +193,36 @@ func (s *Store) checkpoint() (err error) {
 	if err != nil {
 		return err
 	}
-	clear(s.unsaved)
-	return s.jrn.reset()
+	return j.reset()
+}
+
+// turn goes on with the other journal and has the full one put into the database
+// meanwhile.
+func (s *Store) turn() error {
+	if err := s.saved(); err != nil {
+		return err
+	}
+	s.filling, s.other = s.other, s.filling
+	full, done := s.other, make(chan error, 1)
+	s.saving = done
+	go func() { done <- s.checkpoint(full) }()
+	return nil
+}
+
+// saved waits until the other journal is empty.
+func (s *Store) saved() error {
+	if s.saving != nil {
+		err := <-s.saving
+		s.saving = nil
+		if err == nil {
+			return nil
+		}
+		s.log.Error("leases stay in the journal", "err", err)
+	}
+	if len(s.other.unsaved) == 0 {
+		return nil
+	}
+	return s.checkpoint(s.other)
 }
 
 // load reads the file. bbolt panics on pages that make no sense.
@@ -223,7 +266,11 @@ func (s *Store) Close() error {
 	close(s.wake)
 	<-s.done
 	s.acks.Wait()
-	return errors.Join(s.checkpoint(), s.jrn.f.Close(), s.db.Close())
+	err := s.saved() // older than what follows
+	if err == nil {
+		err = s.checkpoint(s.filling)
+	}
+	return errors.Join(err, s.closeFiles())
 }
 
 // write is the only writer of the files: it takes all changes that have gathered
@@ -257,23 +304,24 @@ func (s *Store) flush() {
 	})
 }
 
+// maxFrame is how many changes go into one frame: it must fit into a journal.
+const maxFrame = 500
+
 // commit makes the changes durable.
 func (s *Store) commit(changes []change) error {
-	err := s.jrn.append(changes)
-	if errors.Is(err, errFull) {
-		if err := s.checkpoint(); err != nil {
+	for part := range slices.Chunk(changes, maxFrame) {
+		err := s.filling.append(part)
+		if errors.Is(err, errFull) {
+			if err := s.turn(); err != nil {
+				return err
+			}
+			err = s.filling.append(part)
+		}
+		if err != nil {
 			return err
 		}
-		err = s.jrn.append(changes)
 	}
-	if errors.Is(err, errFull) { // more than the journal holds
-		s.note(changes)
-		return s.checkpoint()
-	}
-	if err == nil {
-		s.note(changes)
-	}
-	return err
+	return nil
 }
 
 // save queues the lease for the disk; s.mu is held. written is called when it

@@ -88,12 +88,20 @@ func TestLeaseIsOnDiskWhenBindReturns(t *testing.T) {
 	wg.Wait()
 	bind(t, p, "last", offer(t, p, "last", ""), time.Hour)
 	cut := filepath.Join(dir, "cut.db")
-	copyFile(t, path, cut)
-	copyFile(t, path+".journal", cut+".journal")
+	copyStore(t, path, cut)
 	got := open(t, cut).All()
 	if len(got) != 17 {
 		t.Errorf("%d leases in the copy, want 17", len(got))
 	}
+}
+
+// copyStore takes the files as they are, while the store is at work. The database
+// comes last: what is copied of the journals before it is newer then.
+func copyStore(t *testing.T, from, to string) {
+	t.Helper()
+	copyFile(t, from+".journal0", to+".journal0")
+	copyFile(t, from+".journal1", to+".journal1")
+	copyFile(t, from, to)
 }
 
 func copyFile(t *testing.T, from, to string) {
