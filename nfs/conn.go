@@ -72,6 +72,14 @@ func newConn(ctx context.Context, s *Server, nc net.Conn) (*conn, error) {
 	return c, nil
 }
 
+// localPort is the port that the client has connected to.
+func (c *conn) localPort() int {
+	if a, ok := c.nc.LocalAddr().(*net.TCPAddr); ok {
+		return a.Port
+	}
+	return 0
+}
+
 // maxSlow is how many calls of one connection may wait for the disk.
 const maxSlow = 64
 

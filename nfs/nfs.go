@@ -89,6 +89,9 @@ type Server struct {
 	// for a list. They are for people: what it leaves out can be mounted.
 	List func(ctx context.Context) ([]string, error)
 
+	// Port is the port of NFS as told to those who take this server for a
+	// portmapper, which it is too; 0: the port that they have asked on.
+	Port uint16
 	// Trace, if set, gets a line for each call that reads something, to be
 	// replayed by nfsbench. It makes everything slower.
 	Trace io.Writer

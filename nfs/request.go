@@ -42,6 +42,8 @@ func (q *request) answer() bool {
 	case progNFS:
 	case progMount:
 		version, procs = mntVersion, mntCount
+	case progPortmap:
+		version, procs = pmapVersion, pmapCount
 	default:
 		out.buf = rpc.AppendAccept(out.buf, xid, rpc.ProgUnavail)
 		return true
@@ -60,10 +62,13 @@ func (q *request) answer() bool {
 	}
 	start, files := len(out.buf), len(out.files)
 	var o outcome
-	if q.call.Prog == progNFS {
+	switch q.call.Prog {
+	case progNFS:
 		o = q.nfs()
-	} else {
+	case progMount:
 		o = q.mount()
+	case progPortmap:
+		o = q.portmap()
 	}
 	switch o {
 	case answered:

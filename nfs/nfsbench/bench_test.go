@@ -16,13 +16,8 @@
 package nfsbench
 
 import (
-	"bytes"
-	"compress/gzip"
-	_ "embed"
 	"flag"
 	"fmt"
-	"io"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path"
@@ -49,6 +44,7 @@ var (
 	duration = flag.Duration("duration", time.Second, "of each READ cell")
 	profile  = flag.String("profile", "", "write a CPU profile of our server")
 	alone    = flag.Bool("alone", false, "measure our server only")
+	withGo   = flag.Bool("gonfs", false, "measure go-nfs alone too")
 )
 
 const profileEnv = "SLATE_NFSBENCH_PROFILE"
@@ -84,17 +80,16 @@ const bigSize = 256 << 20
 // target is a server with what the load needs to know about its handles.
 type target struct {
 	*server
-	rootPath string
-	root     []byte
-	big      []byte
-	handles  map[string][]byte // by path; "." is the root
-	boot     []call
-	mix      []call
+	root    []byte
+	big     []byte
+	handles map[string][]byte // by path; "." is the root
+	boot    []call
+	mix     []call
 }
 
 func (tg *target) prepare(t testing.TB, rootPath, bigPath, boot, mix string) {
 	t.Helper()
-	tg.rootPath = rootPath
+	start := time.Now()
 	var err error
 	if tg.root, err = mount(tg.mount, rootPath); err != nil {
 		t.Fatalf("%s: %v", tg.name, err)
@@ -117,6 +112,7 @@ func (tg *target) prepare(t testing.TB, rootPath, bigPath, boot, mix string) {
 	if err := tg.learn(s, tg.root, "."); err != nil {
 		t.Fatalf("%s: %v", tg.name, err)
 	}
+	t.Logf("%s: mounted and walked for the first time, %d objects, in %v", tg.name, len(tg.handles), time.Since(start).Round(time.Millisecond))
 	tg.boot = tg.load(t, boot)
 	tg.mix = tg.load(t, mix)
 }
@@ -317,7 +313,7 @@ var cells = []cell{
 	boots(1, 8, false), boots(8, 4, false), boots(64, 2, false), boots(1, 4, true), boots(8, 2, true), boots(64, 1, true),
 	reads(1<<20, 1, 1, false), reads(1<<20, 8, 1, false), reads(1<<20, 32, 1, false),
 	reads(1<<20, 8, 4, false), reads(1<<20, 8, 16, false), reads(1<<20, 8, 64, false),
-	reads(128<<10, 1, 1, false), reads(128<<10, 8, 4, false), reads(128<<10, 32, 16, false),
+	reads(16<<10, 8, 4, false), reads(32<<10, 8, 4, false), reads(64<<10, 8, 4, false), reads(128<<10, 1, 1, false), reads(128<<10, 8, 4, false), reads(128<<10, 32, 16, false),
 	reads(4096, 1, 1, true), reads(4096, 8, 4, true), reads(4096, 32, 1, true), reads(4096, 32, 4, true), reads(4096, 8, 64, true),
 	walks(true, ".", 1, 2), walks(true, ".", 16, 4), walks(false, "etc", 1, 5), walks(false, "etc", 16, 10), walks(false, ".", 1, 1),
 }
@@ -435,81 +431,17 @@ func startTargets(t testing.TB) []*target {
 	slate := &target{server: startSlate(t, fmt.Sprintf("/root/1=%s,/big/1=%s", dir, bigDir))}
 	slate.prepare(t, "/root/1", "/big/1", boot, mix)
 	targets := []*target{slate}
+	if *withGo {
+		exports := fmt.Sprintf("/root/1=%s,/big/1=%s", dir, bigDir)
+		plain := &target{server: startSlate(t, exports, goEnv+"=1", profileEnv+"=")}
+		plain.name = "go-nfs"
+		plain.prepare(t, "/root/1", "/big/1", boot, mix)
+		targets = append(targets, plain)
+	}
 	if !*alone {
 		ganesha := &target{server: startGanesha(t, dir, bigDir)}
 		ganesha.prepare(t, dir, bigDir, boot, mix)
 		targets = append(targets, ganesha)
 	}
 	return targets
-}
-
-// file is a file of the tree that is served.
-type file struct {
-	path      string
-	size      int64
-	dir, link bool
-}
-
-func listFiles(t testing.TB, dir string) (files []file) {
-	t.Helper()
-	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(dir, p)
-		f := file{path: rel, dir: d.IsDir(), link: d.Type()&fs.ModeSymlink != 0}
-		if d.Type().IsRegular() {
-			f.size = info.Size()
-		}
-		files = append(files, f)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return files
-}
-
-// recorded is a boot of a Debian 12 with systemd, made by TestRecord.
-//
-//go:embed testdata/debian-12-boot.trace.gz
-var recorded []byte
-
-// readTrace returns the recorded boot to replay, and a mix of operations like
-// that of a boot with the kernel's default mount options. A recorded boot needs
-// a tree like the one it was recorded with: for others the mix stands in.
-func readTrace(t testing.TB, dir string) (boot, mix string) {
-	t.Helper()
-	files := listFiles(t, dir)
-	mix = likeABoot(files)
-	var data []byte
-	var err error
-	if *trace != "" {
-		data, err = os.ReadFile(*trace)
-	} else {
-		var z *gzip.Reader
-		if z, err = gzip.NewReader(bytes.NewReader(recorded)); err == nil {
-			data, err = io.ReadAll(z)
-		}
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	known := map[string][]byte{}
-	for _, f := range files {
-		known[f.path] = []byte{}
-	}
-	calls, missing, err := loadTrace(bytes.NewReader(data), known)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if missing > len(calls)/4 {
-		t.Logf("%d of %d operations of the recorded boot are on objects that the tree does not have: the mix is replayed instead", missing, missing+len(calls))
-		return mix, mix
-	}
-	return string(data), mix
 }

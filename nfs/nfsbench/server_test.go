@@ -115,6 +115,9 @@ func (s *dirSite) OpenBlob(d images.Digest) (*os.File, error) { return os.Open(s
 // path=directory, separated by commas.
 const serveEnv = "SLATE_NFSBENCH_SERVE"
 
+// goEnv makes that server go-nfs alone.
+const goEnv = "SLATE_NFSBENCH_GO"
+
 // serveMain is the server under test, in a process of its own.
 func serveMain(exports string) error {
 	dirs := map[string]string{}
@@ -139,6 +142,13 @@ func serveMain(exports string) error {
 		return err
 	}
 	defer profile()
+	if os.Getenv(goEnv) != "" {
+		context.AfterFunc(ctx, func() { ln.Close() })
+		if err := serveGoNFS(ln, site, dirs); ctx.Err() == nil {
+			return err
+		}
+		return nil
+	}
 	return (&nfs.Server{Exports: site, Blobs: site}).Serve(ctx, ln)
 }
 
@@ -151,14 +161,14 @@ type server struct {
 }
 
 // startSlate runs a copy of this program as the server.
-func startSlate(t testing.TB, exports string) *server {
+func startSlate(t testing.TB, exports string, env ...string) *server {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), serveEnv+"="+exports)
+	cmd.Env = append(append(os.Environ(), serveEnv+"="+exports), env...)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {

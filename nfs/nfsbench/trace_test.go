@@ -4,13 +4,20 @@ package nfsbench
 
 import (
 	"bufio"
+	"bytes"
+	"compress/gzip"
+	_ "embed"
 	"fmt"
 	"io"
+	"io/fs"
 	"math/rand/v2"
+	"os"
 	"path"
+	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
+	"testing"
 )
 
 // loadTrace reads a trace as nfs.Server.Trace writes it and makes the calls of
@@ -142,4 +149,75 @@ func likeABoot(files []file) string {
 	}
 	r.Shuffle(len(lines), func(i, j int) { lines[i], lines[j] = lines[j], lines[i] })
 	return strings.Join(lines, "\n")
+}
+
+// file is a file of the tree that is served.
+type file struct {
+	path      string
+	size      int64
+	dir, link bool
+}
+
+func listFiles(t testing.TB, dir string) (files []file) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, p)
+		f := file{path: rel, dir: d.IsDir(), link: d.Type()&fs.ModeSymlink != 0}
+		if d.Type().IsRegular() {
+			f.size = info.Size()
+		}
+		files = append(files, f)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
+}
+
+// recorded is a boot of a Debian 12 with systemd, made by TestRecord.
+//
+//go:embed testdata/debian-12-boot.trace.gz
+var recorded []byte
+
+// readTrace returns the recorded boot to replay, and a mix of operations like
+// that of a boot with the kernel's default mount options. A recorded boot needs
+// a tree like the one it was recorded with: for others the mix stands in.
+func readTrace(t testing.TB, dir string) (boot, mix string) {
+	t.Helper()
+	files := listFiles(t, dir)
+	mix = likeABoot(files)
+	var data []byte
+	var err error
+	if *trace != "" {
+		data, err = os.ReadFile(*trace)
+	} else {
+		var z *gzip.Reader
+		if z, err = gzip.NewReader(bytes.NewReader(recorded)); err == nil {
+			data, err = io.ReadAll(z)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string][]byte{}
+	for _, f := range files {
+		known[f.path] = []byte{}
+	}
+	calls, missing, err := loadTrace(bytes.NewReader(data), known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if missing > len(calls)/4 {
+		t.Logf("%d of %d operations of the recorded boot are on objects that the tree does not have: the mix is replayed instead", missing, missing+len(calls))
+		return mix, mix
+	}
+	return string(data), mix
 }
