@@ -19,8 +19,11 @@ type Store interface {
 	// View runs fn on one unchanging state of the store.
 	View(ctx context.Context, fn func(Tx) error) error
 	// Update runs fn and makes all its changes durable, or none if fn returns an
-	// error. Changes of one Update are visible to its own reads.
+	// error or ctx ends before it does. Changes of one Update are visible to its own
+	// reads. fn may be run more than once for one Update: it must begin anew each
+	// time, and change nothing but the store.
 	Update(ctx context.Context, fn func(Tx) error) error
+	// Close waits for what is running. A second Close does nothing.
 	Close() error
 }
 
@@ -34,6 +37,6 @@ type Tx interface {
 	// Delete removes a key; one that is not there is no error.
 	Delete(bucket, key string) error
 	// Each calls fn for the keys that start with prefix, in byte order, until fn
-	// returns an error, and returns that error.
+	// returns an error, and returns that error. fn must not change the bucket.
 	Each(bucket, prefix string, fn func(key string, value []byte) error) error
 }
