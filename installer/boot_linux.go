@@ -17,6 +17,7 @@
 //	slate.timeout=10                        seconds until then; 0: wait for a person
 //	slate.overlay=50%                       cap of what the system may write, in memory
 //	BOOTIF=01-52-54-00-12-34-56             the interface the firmware booted from
+//	init=/bin/sh                            program to start in the root instead of /sbin/init
 //	console=...                             all consoles show the boot and take keys
 //	module.option=value, modprobe.blacklist=a,b   as modprobe reads them
 //

@@ -96,11 +96,14 @@ const (
 	shellID  = string(machine.ChooseShell)
 )
 
+// crashTitle heads the failure screen when it was no stage that failed.
+const crashTitle = "The start was interrupted."
+
 // failMenu shows what went wrong and what can be done about it.
 func (b *Boot) failMenu(f Failure, now time.Time) *screen.Menu {
 	m := &screen.Menu{
 		Node:   b.node(),
-		Title:  "The start stopped at step " + f.Position + ", " + string(f.Stage.Name) + ".",
+		Title:  or2(f.Title, "The start stopped at step "+f.Position+", "+string(f.Stage.Name)+"."),
 		Detail: strings.Split(f.Err.Error(), "\n"), Facts: b.facts(), Deadline: now.Add(failWait),
 	}
 	var h interface{ Hint() string }

@@ -158,9 +158,7 @@ func TestRunnerSaysWhatHappens(t *testing.T) {
 func TestRunnerCatchesPanics(t *testing.T) {
 	var got Failure
 	r := Runner{Stages: []Stage{{Name: "root", When: always, Limit: time.Minute, OnFail: OnFail{Then: Ask}, Run: func(context.Context, *Boot) error {
-		var m map[string]int
-		m["x"] = 1
-		return nil
+		panic("out of range")
 	}}}, Fail: func(_ context.Context, f Failure) Decision { got = f; return GiveUp }}
 	_ = r.Run(t.Context(), &Boot{})
 	var p *PanicError
@@ -227,7 +225,7 @@ func TestFailMenu(t *testing.T) {
 	for name, f := range map[string]Failure{
 		"network": {Stage: Stages()[3], Position: "4/10", Err: &noModulesError{"6.1.0", []string{"6.2.0"}, nil}},
 		"early":   {Stage: Stages()[0], Position: "1/10", Err: errors.New("mount proc at /proc: no such device\nmount sysfs at /sys: no such device")},
-		"crash":   {Stage: Stage{Name: api.StepHandover}, Position: "10/10", Err: errors.New("start /sbin/init: exec format error")},
+		"crash":   {Title: crashTitle, Err: errors.New("start /sbin/init: exec format error")},
 	} {
 		m := boot().failMenu(f, now)
 		golden.Check(t, "testdata/fail-"+name+".golden", screenText(m, now))

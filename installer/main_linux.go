@@ -16,7 +16,6 @@ import (
 	"slate/installer/root"
 	"slate/installer/screen"
 	"slate/installer/servers"
-	"slate/netboot/api"
 
 	"golang.org/x/sys/unix"
 )
@@ -95,12 +94,12 @@ func (b *Boot) afterCrash(ctx context.Context, text string) Decision {
 	b.Settings = machine.ParseCmdline(readText("/proc/cmdline"))
 	b.Identity = machine.ReadIdentity("")
 	b.printf("slate: %s\n", text)
-	s := Stage{Name: api.StepHandover, OnFail: OnFail{Then: Ask}}
+	var s Stage
 	if os.Getenv(envMoved) == "" {
 		s.Run = func(context.Context, *Boot) error { return nil } // there is something to try again
 	}
 	for {
-		d := b.failed(ctx, Failure{Stage: s, Position: "10/10", Err: errors.New(text)})
+		d := b.failed(ctx, Failure{Stage: s, Title: crashTitle, Err: errors.New(text)})
 		if d == TryAgain && s.Run != nil || d == GiveUp {
 			return d
 		}

@@ -26,6 +26,7 @@ type Runner struct {
 type Failure struct {
 	Stage    Stage
 	Position string // "4/10"
+	Title    string // instead of one made of stage and position
 	Err      error
 }
 
@@ -69,7 +70,7 @@ func (r *Runner) Run(ctx context.Context, b *Boot) error {
 			i++
 			continue
 		}
-		switch r.Fail(ctx, Failure{s, position, err}) {
+		switch r.Fail(ctx, Failure{Stage: s, Position: position, Err: err}) {
 		case GoOn:
 			i++
 		case GiveUp:

@@ -60,14 +60,11 @@ func (b *Boot) openConsoles() {
 // serveModprobe makes the kernel call this program when it wants a module by name
 // (a file system's, a checksum's): there is no modprobe in the initramfs.
 func (b *Boot) serveModprobe() (restore func()) {
-	file := b.path("/proc/sys/kernel/modprobe")
-	old := readText(file)
 	self, err := os.Readlink("/proc/self/exe") // os.Executable looked before /proc was there
-	if err != nil || old == "" {
+	if err != nil {
 		return func() {}
 	}
-	_ = os.WriteFile(file, []byte(self), 0o644)
-	return func() { _ = os.WriteFile(file, []byte(old), 0o644) }
+	return machine.Override(b.Root, "kernel/modprobe", self)
 }
 
 // minMemory is what the controller, the kernel's modules and a small system need.
@@ -283,7 +280,7 @@ func assemble(ctx context.Context, b *Boot) error {
 		}
 	}
 	var err error
-	if b.Init, err = root.FindInit(root.Sysroot); err != nil {
+	if b.Init, err = root.FindInit(root.Sysroot, b.Settings.Init); err != nil {
 		return err
 	}
 	return b.personalise()

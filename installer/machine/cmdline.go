@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -81,6 +82,7 @@ type Settings struct {
 	Timeout time.Duration
 	Overlay Size // slate.overlay, default 50%
 	BootMAC net.HardwareAddr
+	Init    string // init: program to start in the root instead of /sbin/init
 
 	// ModuleOptions are the words module.option=value, which the kernel leaves
 	// to whoever loads the module; Blacklist are the modules not to load by alias.
@@ -168,6 +170,8 @@ func (s *Settings) word(w word) (err error) {
 		s.Overlay, err = parseSize(w.value, s.Overlay)
 	case "BOOTIF":
 		s.BootMAC, err = parseBootIF(w.value)
+	case "init":
+		s.Init, err = parsePath(w.value)
 	case "modprobe.blacklist":
 		for _, m := range strings.Split(w.value, ",") {
 			s.Blacklist[ModuleName(m)] = true
@@ -252,12 +256,19 @@ func parseExport(v string) (Export, error) {
 	if err != nil || ap.Port() == 0 {
 		return Export{}, fmt.Errorf("%q: want address:port:/path", v)
 	}
-	path := v[i+1:]
+	dir := v[i+1:]
 	// A comma would start another mount option, a control character another line on the screen.
-	if len(path) > 1024 || strings.IndexFunc(path, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }) >= 0 {
-		return Export{}, fmt.Errorf("%q is not an export path", path)
+	if len(dir) > 1024 || strings.IndexFunc(dir, func(r rune) bool { return r <= ' ' || r > '~' || r == ',' }) >= 0 {
+		return Export{}, fmt.Errorf("%q is not an export path", dir)
 	}
-	return Export{Server: ap, Path: path}, nil
+	return Export{Server: ap, Path: dir}, nil
+}
+
+func parsePath(v string) (string, error) {
+	if !strings.HasPrefix(v, "/") || path.Clean(v) != v {
+		return "", fmt.Errorf("%q is not the path of a program", v)
+	}
+	return v, nil
 }
 
 func oneOf[T ~string](v string, old T, all ...T) (T, error) {

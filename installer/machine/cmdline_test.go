@@ -56,6 +56,8 @@ func TestParseCmdline(t *testing.T) {
 			s.Blacklist = map[string]bool{"nouveau": true, "snd_hda": true}
 		})},
 		{"BOOTIF without a type", "BOOTIF=52:54:00:12:34:56", def(func(s *machine.Settings) { s.BootMAC = net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56} })},
+		{"another init", "init=/bin/sh", def(func(s *machine.Settings) { s.Init = "/bin/sh" })},
+		{"init outside", "init=/../sh", def(problem(`init: "/../sh" is not the path of a program`))},
 		{"unknown word of ours", "slate.moed=ask", def(problem("slate.moed: unknown word, ignored"))},
 		{"bad mode", "slate.mode=fast", def(problem(`slate.mode: "fast" is none of [ask diskless], taking "ask"`))},
 		{"bad time", "slate.timeout=-1", def(problem(`slate.timeout: "-1" is not a number of seconds up to 86400, taking 10s`))},

@@ -176,17 +176,34 @@ func Consoles(root string) []string {
 	return strings.Fields(string(b))
 }
 
+// keepDir is where the values of kernel settings that we replace are kept, so that
+// a controller that follows one that crashed still knows what they were.
+const keepDir = "/run/slate/kernel"
+
+// Override sets a kernel setting below /proc/sys for as long as the controller
+// runs, and gives a function that restores what was there before any of us.
+func Override(root, setting, value string) (restore func()) {
+	file, keep := filepath.Join(root, "/proc/sys", setting), filepath.Join(root, keepDir, strings.ReplaceAll(setting, "/", "."))
+	old, err := os.ReadFile(keep)
+	if err != nil {
+		if old, err = os.ReadFile(file); err != nil {
+			return func() {}
+		}
+		if os.MkdirAll(filepath.Dir(keep), 0o755) == nil {
+			_ = os.WriteFile(keep, old, 0o644)
+		}
+	}
+	_ = os.WriteFile(file, []byte(value), 0o644)
+	return func() {
+		_ = os.WriteFile(file, bytes.TrimSpace(old), 0o644)
+		_ = os.Remove(keep)
+		_ = os.Remove(filepath.Dir(keep))
+	}
+}
+
 // Quiet keeps the kernel's messages off the consoles, all but the emergencies,
 // and gives a function that restores what the command line asked for.
-func Quiet(root string) (restore func()) {
-	file := filepath.Join(root, "/proc/sys/kernel/printk")
-	old, err := os.ReadFile(file)
-	if err != nil {
-		return func() {}
-	}
-	_ = os.WriteFile(file, []byte("1"), 0o644)
-	return func() { _ = os.WriteFile(file, bytes.TrimSpace(old), 0o644) }
-}
+func Quiet(root string) (restore func()) { return Override(root, "kernel/printk", "1") }
 
 // Stir adds what this machine knows to the kernel's random pool. It is not
 // credited as entropy: anybody on the network may know it too. It makes machines

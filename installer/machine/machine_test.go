@@ -118,6 +118,7 @@ func TestReadMemory(t *testing.T) {
 func TestQuietRestores(t *testing.T) {
 	root := tree(t, map[string]string{"/proc/sys/kernel/printk": "7\t4\t1\t7\n"})
 	file := filepath.Join(root, "/proc/sys/kernel/printk")
+	machine.Quiet(root) // by a controller that crashed
 	restore := machine.Quiet(root)
 	if b, _ := os.ReadFile(file); string(b) != "1" {
 		t.Errorf("printk is %q while quiet, want 1", b)
@@ -125,6 +126,9 @@ func TestQuietRestores(t *testing.T) {
 	restore()
 	if b, _ := os.ReadFile(file); string(b) != "7\t4\t1\t7" {
 		t.Errorf("printk is %q after all, want what it was", b)
+	}
+	if left, _ := os.ReadDir(filepath.Join(root, "/run/slate")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
 	}
 }
 

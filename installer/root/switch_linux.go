@@ -12,8 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FindInit gives the program to start in a root, as a path inside it.
-func FindInit(dir string) (string, error) {
+// FindInit gives the program to start in a root, as a path inside it: the one
+// asked for, or the first of the usual ones. Links are taken at their word, since
+// they lead through the new root.
+func FindInit(dir, wanted string) (string, error) {
+	if wanted != "" {
+		if _, err := os.Lstat(filepath.Join(dir, wanted)); err != nil {
+			return "", fmt.Errorf("the image has no %s, which the command line names as init", wanted)
+		}
+		return wanted, nil
+	}
 	for _, p := range []string{"/sbin/init", "/usr/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd"} {
 		if st, err := os.Lstat(filepath.Join(dir, p)); err == nil && (st.Mode()&os.ModeSymlink != 0 || st.Mode()&0o111 != 0 && !st.IsDir()) {
 			return p, nil
