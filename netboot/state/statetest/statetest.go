@@ -119,13 +119,13 @@ func notThere(ctx context.Context, s state.Store) error {
 		return err
 	})
 	if !errors.Is(err, state.ErrNotFound) || !strings.Contains(err.Error(), "bucket") || !strings.Contains(err.Error(), "key") {
-		return fmt.Errorf("Get without a bucket: %v, want ErrNotFound with bucket and key", err)
+		return fmt.Errorf("call of Get without a bucket: %v, want ErrNotFound with bucket and key", err)
 	}
 	if got, err := keys(ctx, s, "bucket", ""); err != nil || got != nil {
-		return fmt.Errorf("Each without a bucket: %q, %v, want nothing", got, err)
+		return fmt.Errorf("call of Each without a bucket: %q, %v, want nothing", got, err)
 	}
 	if err := s.Update(ctx, func(tx state.Tx) error { return tx.Delete("bucket", "key") }); err != nil {
-		return fmt.Errorf("Delete without a bucket: %w", err)
+		return fmt.Errorf("call of Delete without a bucket: %w", err)
 	}
 	return errors.Join(put(ctx, s, "bucket", "key2", "x"), expect(ctx, s, "bucket", "key", "-"),
 		s.Update(ctx, func(tx state.Tx) error { return tx.Delete("bucket", "key") }))
@@ -143,7 +143,7 @@ func orderAndPrefix(ctx context.Context, s state.Store) error {
 	} {
 		got, err := keys(ctx, s, "b", prefix)
 		if err != nil || !slices.Equal(got, want) {
-			return fmt.Errorf("Each with prefix %q gives %q, %w; want %q", prefix, got, err, want)
+			return fmt.Errorf("call of Each with prefix %q gives %q, %w; want %q", prefix, got, err, want)
 		}
 	}
 	return nil
@@ -164,7 +164,7 @@ func eachError(ctx context.Context, s state.Store) error {
 		})
 	})
 	if !errors.Is(err, stop) || n != 2 {
-		return fmt.Errorf("Each went on to key %d and returned %v", n, err)
+		return fmt.Errorf("call of Each went on to key %d and returned %v", n, err)
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func allOrNothing(ctx context.Context, s state.Store) error {
 		return errors.Join(tx.Put("b", "old", []byte("2")), tx.Put("new", "k", nil), tx.Delete("b", "old"), change)
 	})
 	if !errors.Is(err, change) {
-		return fmt.Errorf("Update = %v, want the error of its function", err)
+		return fmt.Errorf("call of Update = %v, want the error of its function", err)
 	}
 	return errors.Join(expect(ctx, s, "b", "old", "1"), expect(ctx, s, "new", "k", "-"))
 }
@@ -191,13 +191,13 @@ func ownWrites(ctx context.Context, s state.Store) error {
 		var got []string
 		err := tx.Each("b", "", func(key string, value []byte) error { got = append(got, key+"="+string(value)); return nil })
 		if want := []string{"1=x", "2="}; err != nil || !slices.Equal(got, want) {
-			return fmt.Errorf("Each inside Update gives %q, %w; want %q", got, err, want)
+			return fmt.Errorf("call of Each inside Update gives %q, %w; want %q", got, err, want)
 		}
 		if v, err := tx.Get("b", "2"); err != nil || len(v) != 0 {
-			return fmt.Errorf("Get inside Update of an empty value: %q, %w", v, err)
+			return fmt.Errorf("call of Get inside Update of an empty value: %q, %v", v, err)
 		}
 		if _, err := tx.Get("b", "3"); !errors.Is(err, state.ErrNotFound) {
-			return fmt.Errorf("Get inside Update of a deleted key: %w, want ErrNotFound", err)
+			return fmt.Errorf("call of Get inside Update of a deleted key: %v, want ErrNotFound", err)
 		}
 		return nil
 	})
@@ -215,7 +215,7 @@ func viewIsSnapshot(ctx context.Context, s state.Store) error {
 			return err
 		}
 		if v, err := tx.Get("b", "k"); err != nil || string(v) != "before" {
-			return fmt.Errorf("a view began before an update and reads %q, %w", v, err)
+			return fmt.Errorf("a view began before an update and reads %q, %v", v, err)
 		}
 		return nil
 	}), expect(ctx, s, "b", "k", "after"))
@@ -227,7 +227,7 @@ func viewIsReadOnly(ctx context.Context, s state.Store) error {
 	}
 	return errors.Join(s.View(ctx, func(tx state.Tx) error {
 		if tx.Put("b", "k", []byte("2")) == nil || tx.Put("new", "k", nil) == nil || tx.Delete("b", "k") == nil {
-			return errors.New("Put or Delete inside View returned no error")
+			return errors.New("call of Put or Delete inside View returned no error")
 		}
 		return nil
 	}), expect(ctx, s, "b", "k", "1"), expect(ctx, s, "new", "k", "-"))
@@ -245,7 +245,7 @@ func valuesAreCopied(ctx context.Context, s state.Store) error {
 
 func impossibleNames(ctx context.Context, s state.Store) error {
 	if put(ctx, s, "", "k", "x") == nil || put(ctx, s, "b", "", "x") == nil {
-		return errors.New("Put with an empty bucket or key returned no error")
+		return errors.New("call of Put with an empty bucket or key returned no error")
 	}
 	return errors.Join(expect(ctx, s, "", "k", "-"), expect(ctx, s, "b", "", "-"))
 }
@@ -323,7 +323,7 @@ func failedAmongMany(ctx context.Context, s state.Store) error {
 	var want []string
 	for i, err := range got {
 		if bad := i%10 == 3; bad != errors.Is(err, broken) || !bad && err != nil {
-			return fmt.Errorf("update %d returned %w", i, err)
+			return fmt.Errorf("update %d returned %v", i, err)
 		} else if !bad {
 			want = append(want, fmt.Sprintf("%03d", i))
 		}
@@ -342,10 +342,10 @@ func cancelledContext(ctx context.Context, s state.Store) error {
 	cancel()
 	called := func(state.Tx) error { return errors.New("called with a cancelled context") }
 	if err := s.Update(over, called); !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("Update = %w, want context.Canceled", err)
+		return fmt.Errorf("call of Update = %v, want context.Canceled", err)
 	}
 	if err := s.View(over, called); !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("View = %w, want context.Canceled", err)
+		return fmt.Errorf("call of View = %v, want context.Canceled", err)
 	}
 
 	during, cancel := context.WithCancel(ctx)
@@ -354,7 +354,7 @@ func cancelledContext(ctx context.Context, s state.Store) error {
 		return tx.Put("b", "1", []byte("y"))
 	})
 	if !errors.Is(err, context.Canceled) {
-		return fmt.Errorf("Update cancelled on the way = %w, want context.Canceled", err)
+		return fmt.Errorf("call of Update cancelled on the way = %v, want context.Canceled", err)
 	}
 	during, cancel = context.WithCancel(ctx)
 	n := 0
@@ -362,7 +362,7 @@ func cancelledContext(ctx context.Context, s state.Store) error {
 		return tx.Each("b", "", func(string, []byte) error { n++; cancel(); return nil })
 	})
 	if !errors.Is(err, context.Canceled) || n != 1 {
-		return fmt.Errorf("View cancelled on the way went on to key %d and returned %w", n, err)
+		return fmt.Errorf("call of View cancelled on the way went on to key %d and returned %v", n, err)
 	}
 	return expect(ctx, s, "b", "1", "x")
 }
