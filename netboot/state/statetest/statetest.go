@@ -143,7 +143,7 @@ func orderAndPrefix(ctx context.Context, s state.Store) error {
 	} {
 		got, err := keys(ctx, s, "b", prefix)
 		if err != nil || !slices.Equal(got, want) {
-			return fmt.Errorf("call of Each with prefix %q gives %q, %w; want %q", prefix, got, err, want)
+			return fmt.Errorf("call of Each with prefix %q gives %q, %v; want %q", prefix, got, err, want)
 		}
 	}
 	return nil
@@ -191,7 +191,7 @@ func ownWrites(ctx context.Context, s state.Store) error {
 		var got []string
 		err := tx.Each("b", "", func(key string, value []byte) error { got = append(got, key+"="+string(value)); return nil })
 		if want := []string{"1=x", "2="}; err != nil || !slices.Equal(got, want) {
-			return fmt.Errorf("call of Each inside Update gives %q, %w; want %q", got, err, want)
+			return fmt.Errorf("call of Each inside Update gives %q, %v; want %q", got, err, want)
 		}
 		if v, err := tx.Get("b", "2"); err != nil || len(v) != 0 {
 			return fmt.Errorf("call of Get inside Update of an empty value: %q, %v", v, err)
@@ -329,7 +329,7 @@ func failedAmongMany(ctx context.Context, s state.Store) error {
 		}
 	}
 	if have, err := keys(ctx, s, "b", ""); err != nil || !slices.Equal(have, want) {
-		return fmt.Errorf("keys %q, %w; want %q", have, err, want)
+		return fmt.Errorf("keys %q, %v; want %q", have, err, want)
 	}
 	return nil
 }
