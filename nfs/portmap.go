@@ -22,7 +22,7 @@ const (
 )
 
 // served are the programs with their versions.
-var served = [...][2]uint32{{progPortmap, pmapVersion}, {progNFS, nfsVersion}, {progMount, mntVersion}}
+var served = [...][2]uint32{{progPortmap, pmapVersion}, {progNFS, nfsVersion}, {progMount, mntVersion}, {progACL, aclVersion}}
 
 // portmap answers the portmapper. Nobody can register anything.
 func (q *request) portmap() outcome {

@@ -44,6 +44,8 @@ func (q *request) answer() bool {
 		version, procs = mntVersion, mntCount
 	case progPortmap:
 		version, procs = pmapVersion, pmapCount
+	case progACL:
+		version, procs = aclVersion, aclCount
 	default:
 		out.buf = rpc.AppendAccept(out.buf, xid, rpc.ProgUnavail)
 		return true
@@ -69,6 +71,8 @@ func (q *request) answer() bool {
 		o = q.mount()
 	case progPortmap:
 		o = q.portmap()
+	case progACL:
+		o = q.acl()
 	}
 	switch o {
 	case answered:

@@ -56,7 +56,7 @@ func NFSOptions(server netip.AddrPort) string {
 	return strings.Join([]string{
 		"vers=3", "proto=" + proto, fmt.Sprintf("addr=%s", addr), fmt.Sprintf("port=%d", port),
 		fmt.Sprintf("mountaddr=%s", addr), fmt.Sprintf("mountport=%d", port), "mountproto=" + proto, "mountvers=3",
-		"nolock", "noacl", "nocto", "actimeo=86400", "lookupcache=all",
+		"nolock", "nocto", "actimeo=86400", "lookupcache=all",
 		"rsize=1048576", "hard", "timeo=50", "retrans=3", "sec=sys",
 	}, ",")
 }
