@@ -109,26 +109,32 @@ func (s *Store) complete(ctx context.Context, t *tree.Tree, rec *images.Record) 
 	return nil
 }
 
-// writeRecord writes the signature first: the record is what makes the version
-// visible.
+// writeRecord signs the record if there is a key. The signature is written
+// first: the record is what makes the version visible.
 func (s *Store) writeRecord(rec images.Record) error {
 	text, err := images.MarshalRecord(rec)
 	if err != nil {
 		return err
 	}
-	path := s.recordPath(rec.Name, rec.Number)
-	if err := durable.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return err
+	var sig []byte
+	if s.o.Key != nil {
+		sig = images.Sign(s.o.Key, images.PurposeRecord, text)
 	}
-	if s.o.Key == nil {
+	return s.writeSigned(rec, text, sig)
+}
+
+func (s *Store) writeSigned(rec images.Record, text, sig []byte) error {
+	path := s.recordPath(rec.Name, rec.Number)
+	err := durable.MkdirAll(filepath.Dir(path), 0o755)
+	if err == nil && len(sig) == 0 {
 		err = durable.Remove(path + ".sig")
-	} else {
-		err = durable.WriteFile(path+".sig", images.Sign(s.o.Key, images.PurposeRecord, text), 0o644)
+	} else if err == nil {
+		err = durable.WriteFile(path+".sig", sig, 0o644)
+	}
+	if err == nil {
+		err = durable.WriteFile(path, text, 0o644)
 	}
 	if err != nil {
-		return fmt.Errorf("record %s: %w", rec.Ref(), err)
-	}
-	if err := durable.WriteFile(path, text, 0o644); err != nil {
 		return fmt.Errorf("record %s: %w", rec.Ref(), err)
 	}
 	return nil

@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package transfer
+
+import (
+	"crypto/ed25519"
+	"time"
+)
+
+// NewTestClient returns a client that does not wait between its tries.
+func NewTestClient(base string, keys []ed25519.PublicKey, work string) *Client {
+	return &Client{Base: base, Keys: keys, Work: work, backoff: func(int) time.Duration { return time.Millisecond }}
+}
