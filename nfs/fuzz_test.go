@@ -23,6 +23,8 @@ func FuzzCall(f *testing.F) {
 	for proc := range uint32(6) {
 		f.Add(uint32(progMount), proc, encode("/demo/1"))
 	}
+	f.Add(uint32(100227), uint32(1), encode(root, 0xf))
+	f.Add(uint32(100000), uint32(3), encode(progNFS, 3, 6, 0))
 	passwd := c.lookup(root, "etc", "passwd")
 	f.Add(uint32(progNFS), uint32(nfsRead), encode(passwd, uint64(3), 4))
 	f.Fuzz(func(t *testing.T, prog, proc uint32, args []byte) {

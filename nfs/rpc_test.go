@@ -27,7 +27,7 @@ func TestRPCVersions(t *testing.T) {
 		{name: "MOUNT 1", prog: progMount, vers: 1, stat: progMismatch, low: 3, high: 3},
 		{name: "NFS procedure 22", prog: progNFS, vers: 3, proc: 22, stat: procUnavail},
 		{name: "MOUNT procedure 6", prog: progMount, vers: 3, proc: 6, stat: procUnavail},
-		{name: "NFS_ACL", prog: 100227, vers: 3, stat: progUnavail},
+		{name: "RQUOTA", prog: 100011, vers: 1, stat: progUnavail},
 		{name: "NLM", prog: 100021, vers: 4, stat: progUnavail},
 		{name: "no arguments", prog: progNFS, vers: 3, proc: 1, stat: garbageArgs},
 	} {

@@ -22,12 +22,19 @@ var traced = map[uint32]string{
 //	getattr "usr/bin"         access "usr/bin" 31          readlink "bin"
 //	lookup "usr/bin/env"      read "usr/bin/env" 0 131072  readdir "etc" 0 4096
 //	readdirplus "etc" 0 65536                              fsinfo "."
+//	getacl "usr/bin" 5
 //
 // The numbers of a listing are cookie and size. Calls with a bad handle are
 // left out.
 func (q *request) trace() {
-	op, ok := traced[q.call.Proc]
-	if !ok || q.call.Prog != progNFS {
+	op := ""
+	switch q.call.Prog {
+	case progNFS:
+		op = traced[q.call.Proc]
+	case progACL:
+		op = map[uint32]string{aclGet: "getacl"}[q.call.Proc]
+	}
+	if op == "" {
 		return
 	}
 	d := xdr.NewDecoder(q.call.Args)
@@ -37,16 +44,18 @@ func (q *request) trace() {
 	}
 	name := v.tree.Path(entry)
 	var nums []uint64
-	switch q.call.Proc {
-	case procLookup:
-		name = path.Join(name, string(d.Opaque(inSize)))
-	case procAccess:
+	switch proc := q.call.Proc; {
+	case q.call.Prog == progACL:
 		nums = []uint64{uint64(d.Uint32())}
-	case procRead:
+	case proc == procLookup:
+		name = path.Join(name, string(d.Opaque(inSize)))
+	case proc == procAccess:
+		nums = []uint64{uint64(d.Uint32())}
+	case proc == procRead:
 		nums = []uint64{d.Uint64(), uint64(d.Uint32())}
-	case procReaddir, procReaddirplus:
+	case proc == procReaddir, proc == procReaddirplus:
 		cookie, _ := d.Uint64(), d.Uint64()
-		if q.call.Proc == procReaddirplus {
+		if proc == procReaddirplus {
 			d.Uint32()
 		}
 		nums = []uint64{cookie, uint64(d.Uint32())}

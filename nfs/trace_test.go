@@ -29,6 +29,8 @@ func TestTrace(t *testing.T) {
 	c.nfs(nfsGetattr, make([]byte, 20))
 	c.nfs(nfsRemove, root, "bin")
 	c.nfs(nfsFsinfo, root)
+	c.rpc(100227, 3, 1, names, 5)
+	c.rpc(100227, 3, 0)
 	stop()
 	want := `getattr "."
 lookup "names"
@@ -43,6 +45,7 @@ readlink "bin"
 readdir "." 0 4096
 readdirplus "names" 0 8192
 fsinfo "."
+getacl "names" 5
 `
 	if diff := cmp.Diff(want, trace.String()); diff != "" {
 		t.Errorf("trace (-want +got):\n%s", diff)

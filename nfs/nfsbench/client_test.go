@@ -15,7 +15,8 @@ import (
 
 // The procedures the load is made of.
 const (
-	progNFS, progMount               = 100003, 100005
+	progNFS, progMount, progACL      = 100003, 100005, 100227
+	procGetacl                       = 1
 	procGetattr, procLookup          = 1, 3
 	procAccess, procReadlink         = 4, 5
 	procRead                         = 6

@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"slate/nfs/internal/xdr"
 )
 
 // loadTrace reads a trace as nfs.Server.Trace writes it and makes the calls of
@@ -62,7 +64,7 @@ func loadTrace(r io.Reader, handles map[string][]byte) (calls []call, missing in
 }
 
 func traceCall(op string, fh []byte, name string, nums []uint64) (call, error) {
-	want := map[string]int{"access": 1, "read": 2, "readdir": 2, "readdirplus": 2}[op]
+	want := map[string]int{"access": 1, "read": 2, "readdir": 2, "readdirplus": 2, "getacl": 1}[op]
 	if len(nums) != want {
 		return nil, fmt.Errorf("%d numbers, want %d", len(nums), want)
 	}
@@ -73,6 +75,8 @@ func traceCall(op string, fh []byte, name string, nums []uint64) (call, error) {
 		return lookupCall(fh, path.Base(name)), nil
 	case "access":
 		return handleCall(procAccess, fh, uint32(nums[0])), nil
+	case "getacl":
+		return newCall(progACL, procGetacl, xdr.AppendUint32(xdr.AppendOpaque(nil, fh), uint32(nums[0]))), nil
 	case "readlink":
 		return handleCall(procReadlink, fh), nil
 	case "read":
