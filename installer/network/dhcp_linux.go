@@ -104,12 +104,15 @@ func (c Client) Acquire(ctx context.Context) (Lease, error) {
 // pause is RFC 2131's doubling, from one second rather than four: links that are
 // ready answer at once, and a room of machines is spread by the jitter.
 func (c Client) pause(try int) time.Duration {
-	first := c.First
-	if first == 0 {
-		first = time.Second
-	}
-	base := first << min(try, 3)
+	base := c.first() << min(try, 3)
 	return base*3/4 + rand.N(base/2)
+}
+
+func (c Client) first() time.Duration {
+	if c.First == 0 {
+		return time.Second
+	}
+	return c.First
 }
 
 // offers accepts an OFFER that has an address. A proxyDHCP server answers too,
@@ -136,18 +139,25 @@ func (c Client) attempt(ctx context.Context, cl *nclient4.Client, wait time.Dura
 	if err != nil {
 		return Lease{}, err
 	}
-	rctx, cancel := context.WithTimeout(ctx, max(wait, 4*time.Second))
+	rctx, cancel := context.WithTimeout(ctx, max(wait, 8*c.first()))
 	defer cancel()
 	return c.finish(rctx, cl, nclient4.DefaultServers, request, offer.ServerIdentifier())
 }
 
 func (c Client) finish(ctx context.Context, cl *nclient4.Client, to *net.UDPAddr, request *dhcpv4.DHCPv4, server net.IP) (Lease, error) {
-	ack, err := cl.SendAndRead(ctx, to, request, func(p *dhcpv4.DHCPv4) bool {
+	match := func(p *dhcpv4.DHCPv4) bool {
 		t := p.MessageType()
 		return (t == dhcpv4.MessageTypeAck || t == dhcpv4.MessageTypeNak) && (server == nil || p.ServerIdentifier().Equal(server))
-	})
-	if err != nil {
-		return Lease{}, err
+	}
+	var ack *dhcpv4.DHCPv4
+	for try := 0; ack == nil; try++ {
+		tctx, cancel := context.WithTimeout(ctx, c.pause(try))
+		p, err := cl.SendAndRead(tctx, to, request, match)
+		cancel()
+		if err != nil && (ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded)) {
+			return Lease{}, err
+		}
+		ack = p
 	}
 	if ack.MessageType() == dhcpv4.MessageTypeNak {
 		return Lease{}, fmt.Errorf("%w: %q", ErrRefused, ack.Message())

@@ -149,6 +149,26 @@ func TestAcquireTriesAgain(t *testing.T) {
 	}
 }
 
+func TestAcquireRepeatsTheRequest(t *testing.T) {
+	lost := 2
+	w := newWire(func(p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
+		if p.MessageType() == dhcpv4.MessageTypeRequest && lost > 0 {
+			lost--
+			return nil
+		}
+		return proper(p)
+	})
+	c := client(w)
+	c.First = 50 * time.Millisecond
+	if _, err := c.Acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	want := []dhcpv4.MessageType{dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeRequest}
+	if got := w.types(); !slices.Equal(got, want) {
+		t.Errorf("sent %v, want %v", got, want)
+	}
+}
+
 func TestAcquireStartsAnewAfterNak(t *testing.T) {
 	refuse := true
 	w := newWire(func(p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
