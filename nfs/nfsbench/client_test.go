@@ -132,18 +132,17 @@ func run(addr string, depth int, next source) (res result, err error) {
 				return res, err
 			}
 			w += n
-			for w-r >= headerLen+4 {
+			for w-r >= headerLen {
 				mark := binary.BigEndian.Uint32(in[r:])
 				size := 4 + int(mark&^(1<<31))
 				slot := int(binary.BigEndian.Uint32(in[r+4:]))
 				if mark>>31 != 1 || slot >= depth || sent[slot].IsZero() {
 					return res, fmt.Errorf("reply with mark %#x and number %d", mark, slot)
 				}
-				if size > w-r && size <= len(in) {
+				if w-r < min(size, len(in)) && (size <= len(in) || w-r < headerLen+4) {
 					break
 				}
-				status := binary.BigEndian.Uint32(in[r+headerLen:])
-				if in[r+15] != 0 || in[r+27] != 0 || status != 0 && status != errNoEnt {
+				if bad(in[r : r+min(size, w-r)]) {
 					res.errors++
 				}
 				if size > w-r {
@@ -175,6 +174,20 @@ func run(addr string, depth int, next source) (res result, err error) {
 			}
 		}
 	}
+}
+
+// bad judges a reply, of which the beginning is there. Names that do not exist
+// are part of the load, and a server without the ACL program may say so.
+func bad(reply []byte) bool {
+	const progUnavail = 1
+	if denied, accept := reply[15] != 0, reply[headerLen-1]; denied || accept != 0 {
+		return denied || accept != progUnavail
+	}
+	if len(reply) < headerLen+4 {
+		return false // NULL
+	}
+	status := binary.BigEndian.Uint32(reply[headerLen:])
+	return status != 0 && status != errNoEnt
 }
 
 // session is a connection for one call at a time, whose replies matter.
