@@ -223,7 +223,7 @@ func (h *Handler) treeList(ctx context.Context, new, old images.Digest) ([]byte,
 		return nil, err
 	}
 	if old.IsZero() {
-		return compress(text, nil)
+		return compress(text, nil, thorough)
 	}
 	dict, err := h.treeText(ctx, old)
 	if err != nil {
@@ -232,7 +232,7 @@ func (h *Handler) treeList(ctx context.Context, new, old images.Digest) ([]byte,
 	if len(text)+len(dict) > maxDictText {
 		return nil, fmt.Errorf("tree lists too long for a delta: %w", fs.ErrNotExist)
 	}
-	return compress(text, dict)
+	return compress(text, dict, thorough)
 }
 
 func (h *Handler) treeText(ctx context.Context, d images.Digest) ([]byte, error) {
@@ -264,7 +264,7 @@ func (h *Handler) pack(ctx context.Context, new, old images.Digest, n int) ([]by
 	if n >= len(p.packs) {
 		return nil, fmt.Errorf("the plan has %d packs: %w", len(p.packs), fs.ErrNotExist)
 	}
-	return encodePack(p.packs[n], h.read)
+	return encodePack(p.packs[n], h.read, effort(ot != nil))
 }
 
 func (h *Handler) read(d images.Digest) ([]byte, error) {
@@ -297,7 +297,7 @@ func (h *Handler) blobRange(_ context.Context, d images.Digest, from, to int64) 
 		}
 		return nil, err
 	}
-	return compress(data, nil)
+	return compress(data, nil, quick)
 }
 
 // cached returns what make makes for the key, from the cache if it is there.

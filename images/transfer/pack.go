@@ -31,7 +31,7 @@ const minWindow = 1 << 16
 type readBlobs func(images.Digest) ([]byte, error)
 
 // encodePack makes the pack of the items.
-func encodePack(items []item, read readBlobs) ([]byte, error) {
+func encodePack(items []item, read readBlobs, e effort) ([]byte, error) {
 	out := []byte(packMagic)
 	var solid []byte
 	for _, it := range items {
@@ -50,13 +50,13 @@ func encodePack(items []item, read readBlobs) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		frame, err := compress(data, base)
+		frame, err := compress(data, base, e)
 		if err != nil {
 			return nil, err
 		}
 		out = append(binary.AppendUvarint(out, uint64(len(frame))), frame...)
 	}
-	frame, err := compress(solid, nil)
+	frame, err := compress(solid, nil, e)
 	if err != nil {
 		return nil, err
 	}
@@ -136,21 +136,38 @@ func decodePack(pack []byte, items []item, read readBlobs, wanted func(item) boo
 // dictID marks frames that need a dictionary; the frame does not say which.
 const dictID = 1
 
-// largeBase is from where on the strongest compression takes too long for what
-// it gains.
-const largeBase = 4 << 20
+// effort is how much time compression may take for what it saves.
+type effort bool
+
+const (
+	quick    effort = false // made for one who asks, much of it: installations, ranges
+	thorough effort = true  // made once for many who update
+)
+
+// Below smallDelta the strongest compression takes forty milliseconds to set up
+// its tables and gains nothing; above largeDelta it takes seconds.
+const (
+	smallDelta = 1 << 20
+	largeDelta = 16 << 20
+)
+
+func (e effort) level(n int) zstd.EncoderLevel {
+	switch {
+	case e == quick:
+		return zstd.SpeedDefault
+	case n < smallDelta || n > largeDelta:
+		return zstd.SpeedBetterCompression
+	}
+	return zstd.SpeedBestCompression
+}
 
 // compress makes one zstd frame. What is likely to be in dict is found there.
-func compress(data, dict []byte) ([]byte, error) {
-	level := zstd.SpeedBestCompression
-	if len(data)+len(dict) > 2*largeBase {
-		level = zstd.SpeedBetterCompression
-	}
+func compress(data, dict []byte, e effort) ([]byte, error) {
 	window := minWindow
 	for window < len(data)+len(dict) && window < maxWindow {
 		window *= 2
 	}
-	o := []zstd.EOption{zstd.WithEncoderLevel(level), zstd.WithWindowSize(window), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false)}
+	o := []zstd.EOption{zstd.WithEncoderLevel(e.level(len(data) + len(dict))), zstd.WithWindowSize(window), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false)}
 	if len(dict) > 0 {
 		o = append(o, zstd.WithEncoderDictRaw(dictID, dict))
 	}
