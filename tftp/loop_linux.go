@@ -110,11 +110,12 @@ func (l *loop) run() {
 					return
 				}
 			} else if m := l.members[e.Fd]; m != nil { // nil: ended by an event before this one
-				l.read(m, in, now)
+				m.read(in, now)
+				l.settle(m)
 			}
 		}
 		if !l.next.IsZero() && !now.Before(l.next) {
-			l.expire(now)
+			l.expire(in, now)
 		}
 	}
 }
@@ -129,7 +130,7 @@ func (l *loop) patience(now time.Time) int {
 
 // read takes one packet. If there are more, the next round says so; in most
 // cases there are not, and finding that out would cost a system call.
-func (l *loop) read(m *member, in []byte, now time.Time) {
+func (m *member) read(in []byte, now time.Time) {
 	n, err := m.link.receive(in)
 	switch {
 	case err == nil:
@@ -139,7 +140,6 @@ func (l *loop) read(m *member, in []byte, now time.Time) {
 	case !errors.Is(err, unix.EAGAIN):
 		m.t.end(os.NewSyscallError("receive", err))
 	}
-	l.settle(m)
 }
 
 // settle lets go of a transfer that has ended, or notes when to look at it.
@@ -158,10 +158,13 @@ func (l *loop) settle(m *member) {
 	close(m.done)
 }
 
-func (l *loop) expire(now time.Time) {
+func (l *loop) expire(in []byte, now time.Time) {
 	l.next = time.Time{}
 	for _, m := range l.members {
 		if !now.Before(m.t.deadline) {
+			m.read(in, now) // on a busy machine the answer may lie there, and only we be late
+		}
+		if !m.t.over && !now.Before(m.t.deadline) {
 			m.t.expire(now)
 		}
 		l.settle(m)

@@ -21,10 +21,13 @@ import (
 	"os"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // File is what a transfer reads. Its content and size must not change while it
-// is open. ReadAt is called by one goroutine at a time.
+// is open. ReadAt is called by the loop that drives all transfers: what waits
+// there for longer than a disk does holds up every client.
 type File interface {
 	io.ReaderAt
 	io.Closer
@@ -152,6 +155,9 @@ func OSFile(f *os.File) (File, error) {
 		f.Close()
 		return nil, err
 	}
+	// The whole file will be read, and soon: begin now, so that the transfers do
+	// not wait for the disk. It is only advice.
+	_ = unix.Fadvise(int(f.Fd()), 0, st.Size(), unix.FADV_WILLNEED)
 	return osFile{f, st.Size()}, nil
 }
 
