@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"slate/builder/initramfs"
 	"slate/builder/lint"
@@ -88,11 +89,45 @@ func commitTree(ctx context.Context, st *store.Store, t *tree.Tree, digest image
 			meta.warn("%v", f)
 		}
 	}
+	list, err := capable(t)
+	if err != nil {
+		return images.Record{}, false, err
+	}
+	if list != nil {
+		meta.Modules.Files = map[string][]byte{initramfs.CapablePath: list}
+	}
 	if err := addKernel(ctx, st, fsys, &rec, meta); err != nil {
 		return images.Record{}, false, err
 	}
 	meta.step("committing", "")
 	return st.Commit(ctx, rec)
+}
+
+// capable returns the tree list of the files that have capabilities; nil if
+// there are none.
+func capable(t *tree.Tree) ([]byte, error) {
+	var b tree.Builder
+	found := false
+	for i := range uint32(t.Len()) {
+		e := t.Entry(i)
+		if e.Type != tree.File || !slices.ContainsFunc(e.Xattrs, func(x tree.Xattr) bool { return x.Name == "security.capability" }) {
+			continue
+		}
+		found = true
+		if err := b.Add(t.Path(i), e); err != nil {
+			return nil, err
+		}
+	}
+	if !found {
+		return nil, nil
+	}
+	sub, err := b.Build()
+	if err != nil {
+		return nil, err
+	}
+	var text bytes.Buffer
+	_, err = sub.WriteTo(&text)
+	return text.Bytes(), err
 }
 
 // addKernel stores the tree's kernel and its modules archive and notes both in

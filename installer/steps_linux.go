@@ -274,12 +274,19 @@ func assemble(ctx context.Context, b *Boot) error {
 	if err := root.MountWritable(b.Mounts); err != nil {
 		return err
 	}
+	capable, err := root.ReadCapable(root.CapableList)
+	if err != nil {
+		return err
+	}
+	if err := root.MountCapable(capable, root.Lower); err != nil {
+		return err
+	}
+	b.Mounts = append(b.Mounts, root.Capable(capable)...)
 	for _, m := range root.Moves() {
 		if _, err := os.Stat(m.Where); err != nil {
 			return fmt.Errorf("the image has no directory %s", m.What)
 		}
 	}
-	var err error
 	if b.Init, err = root.FindInit(root.Sysroot, b.Settings.Init); err != nil {
 		return err
 	}

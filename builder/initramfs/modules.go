@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
 	"runtime"
 	"slices"
@@ -15,7 +16,7 @@ import (
 )
 
 // Format changes when the same kernel and options make another archive.
-const Format = 1
+const Format = 2
 
 // ModulesOptions say which modules to pack. The zero value packs all classes.
 type ModulesOptions struct {
@@ -24,6 +25,8 @@ type ModulesOptions struct {
 	Exclude        []string // modules to leave out, by name; what needs them goes too
 	NoFirmware     bool
 	FirmwareBudget int64 // bytes of firmware at most; 0: 48 MiB
+	// Files are more files for the archive, mode 0644, by path without a leading slash.
+	Files map[string][]byte
 	// Compression of the archive; where it is Zstd and the kernel's own
 	// configuration says that it cannot read that, gzip is taken.
 	Compression Compression
@@ -90,6 +93,11 @@ func ModulesCPIO(ctx context.Context, fsys fs.FS, release string, o ModulesOptio
 			return nil, rep, err
 		}
 	}
+	for _, name := range slices.Sorted(maps.Keys(o.Files)) {
+		if err := a.file(name, 0o644, o.Files[name]); err != nil {
+			return nil, rep, err
+		}
+	}
 	if err := a.file(ModuleDigestsPath, 0o644, a.digests()); err != nil {
 		return nil, rep, err
 	}
@@ -97,6 +105,11 @@ func ModulesCPIO(ctx context.Context, fsys fs.FS, release string, o ModulesOptio
 	rep.Size = int64(len(out))
 	return out, rep, err
 }
+
+// CapablePath is the tree list of the files with capabilities, for
+// ModulesOptions.Files. NFS has no capabilities: the controller gives them to
+// copies of these files in memory.
+const CapablePath = "etc/slate/capable.mtree"
 
 // ModuleDigestsPath lists the digests of the files of the modules archive.
 const ModuleDigestsPath = "etc/slate/modules.sha256"
