@@ -19,6 +19,7 @@ import (
 	"testing"
 
 	"slate/builder"
+	"slate/builder/initramfs"
 	"slate/builder/recipes"
 	"slate/images/store"
 )
@@ -376,5 +377,35 @@ func TestBadNames(t *testing.T) {
 	}
 	if _, err := builder.Build(t.Context(), st, builder.BuildOptions{Recipe: &recipes.Recipe{Name: "x", Base: "hurd"}}); err == nil || !strings.Contains(err.Error(), "hurd") {
 		t.Errorf("unknown base: %v", err)
+	}
+}
+
+// NFS has no capabilities: the archive that comes with the kernel says which
+// files have some.
+func TestCommitListsFilesWithCapabilities(t *testing.T) {
+	st := openStore(t)
+	dir := writeTree(t, system())
+	capability := []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	meta := builder.Meta{Name: "lab", Modules: initramfs.ModulesOptions{Compression: initramfs.Plain}}
+	list := func() []byte {
+		rec, _, err := builder.Commit(t.Context(), st, builder.Source{Dir: dir}, meta)
+		if err != nil {
+			t.Fatal(err)
+		}
+		archive, err := os.ReadFile(st.BlobPath(rec.Modules.Digest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return archive
+	}
+	if bytes.Contains(list(), []byte(initramfs.CapablePath)) {
+		t.Error("a tree without capabilities has a list of them")
+	}
+	if err := syscall.Setxattr(filepath.Join(dir, "usr/lib/systemd/systemd"), "security.capability", capability, 0); err != nil {
+		t.Skipf("this user cannot set capabilities: %v", err)
+	}
+	archive := list()
+	if !bytes.Contains(archive, []byte(initramfs.CapablePath)) || !bytes.Contains(archive, []byte("xattr.security.capability=AQAAAgAgAAAAAAAAAAAAAAAAAAA=")) {
+		t.Error("the archive does not list the file and its capability")
 	}
 }
