@@ -355,7 +355,7 @@ func (x *exchange) bindOr(addr netip.Addr, refused func(error)) {
 			return
 		}
 	}
-	err := x.store(leases.Lease{
+	err := x.keep(leases.Lease{
 		Addr: addr, Client: x.key, MAC: x.mac, Name: x.name(), Fixed: fixed,
 		Expires: x.now().Add(x.leaseTime()),
 	})
@@ -368,27 +368,17 @@ func (x *exchange) bindOr(addr netip.Addr, refused func(error)) {
 	}
 }
 
-// store makes the lease and sees to it that bound is called in the end. It waits
-// itself only if it may.
-func (x *exchange) store(l leases.Lease) error {
+// keep makes the lease and sees to it that bound is called in the end: at once,
+// if it may wait, or with the Flush after a handful of requests.
+func (x *exchange) keep(l leases.Lease) error {
 	if x.placed {
-		err := x.subnet.pool.Bind(x.ctx, l)
+		err := x.subnet.pool.Bind(l)
 		if err == nil {
 			x.bound(l.Addr, nil)
 		}
 		return err
 	}
-	if !x.crew.enter(x.ctx) {
-		return nil
-	}
-	err := x.subnet.pool.BindThen(l, func(err error) {
-		defer x.crew.leave()
-		x.bound(l.Addr, err)
-	})
-	if err != nil {
-		x.crew.leave()
-	}
-	return err
+	return x.subnet.pool.BindThen(l, func(err error) { x.bound(l.Addr, err) })
 }
 
 // bound acknowledges a lease that is on disk; without the disk there is none.

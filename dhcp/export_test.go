@@ -105,6 +105,7 @@ func (s *Server) Handler(t testing.TB) func(l *FakeLink, p *dhcpv4.DHCPv4, how H
 	}
 	return func(l *FakeLink, p *dhcpv4.DHCPv4, how How) {
 		e.handle(t.Context(), l, how.request(p))
+		e.store.Flush()
 		e.crew.wg.Wait()
 	}
 }

@@ -27,11 +27,11 @@ type Proxy struct {
 func (p *Proxy) Serve(ctx context.Context, conns ...*Conn) error {
 	out, handle := p.handler()
 	crew := newCrew()
-	return serve(ctx, out, crew, conns, func(ctx context.Context, l link, r request) {
+	return serve(ctx, out, conns, handler{crew: crew, one: func(ctx context.Context, l link, r request) {
 		if class := r.packet.Options.Get(dhcpv4.OptionClassIdentifier); len(class) > 0 { // all others are for the real server
 			crew.run(ctx, func() { handle(ctx, l, r) })
 		}
-	})
+	}})
 }
 
 func (p *Proxy) handler() (*outlet, func(context.Context, link, request)) {

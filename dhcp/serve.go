@@ -16,6 +16,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 	"golang.org/x/time/rate"
 )
 
@@ -27,8 +28,8 @@ const (
 )
 
 // maxWaiting is how many requests may wait for something at once, over all
-// connections: for the disk, an ARP answer, the booter. When all places are taken
-// the rest waits in the sockets' buffers.
+// connections: an ARP answer, or the booter. When all places are taken the rest
+// waits in the sockets' buffers.
 const maxWaiting = 1024
 
 // crew bounds the work that is not done at once.
@@ -39,31 +40,17 @@ type crew struct {
 
 func newCrew() *crew { return &crew{places: make(chan struct{}, maxWaiting)} }
 
-// enter waits for a place; false: ctx was cancelled first.
-func (c *crew) enter(ctx context.Context) bool {
-	select {
-	case c.places <- struct{}{}:
-		c.wg.Add(1)
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-func (c *crew) leave() {
-	<-c.places
-	c.wg.Done()
-}
-
 // run calls f in a goroutine once there is a place.
 func (c *crew) run(ctx context.Context, f func()) {
-	if !c.enter(ctx) {
+	select {
+	case c.places <- struct{}{}:
+	case <-ctx.Done():
 		return
 	}
-	go func() {
-		defer c.leave()
+	c.wg.Go(func() {
+		defer func() { <-c.places }()
 		f()
-	}()
+	})
 }
 
 // request is a packet and how it came.
@@ -94,9 +81,16 @@ type destination struct {
 	MAC net.HardwareAddr
 }
 
-// serve reads all connections and hands every request to handle, until ctx is
-// cancelled and the crew has gone. handle must not wait: what does goes to the crew.
-func serve(ctx context.Context, out *outlet, crew *crew, conns []*Conn, handle func(context.Context, link, request)) error {
+// handler is an engine's work on requests.
+type handler struct {
+	one  func(context.Context, link, request) // must not wait: what does goes to the crew
+	all  func()                               // called when a handful of requests has been handled; may be nil
+	crew *crew
+}
+
+// serve reads all connections and hands every request to the handler, until ctx
+// is cancelled and the crew has gone.
+func serve(ctx context.Context, out *outlet, conns []*Conn, h handler) error {
 	if len(conns) == 0 {
 		return errors.New("DHCP: no connection to serve")
 	}
@@ -105,7 +99,7 @@ func serve(ctx context.Context, out *outlet, crew *crew, conns []*Conn, handle f
 		stop := context.AfterFunc(gctx, func() { c.interrupt() })
 		defer stop()
 		g.Go(func() error {
-			return c.read(gctx, out, func(r request) { handle(gctx, c, r) })
+			return c.read(gctx, out, h)
 		})
 		if c.port == portServer && c.raw != nil {
 			g.Go(func() error { return c.watch(gctx, out) })
@@ -113,19 +107,31 @@ func serve(ctx context.Context, out *outlet, crew *crew, conns []*Conn, handle f
 		}
 	}
 	err := g.Wait()
-	crew.wg.Wait()
+	h.crew.wg.Wait()
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
 }
 
+// How much is read before the answers that wait for the disk are seen to: as many
+// packets as there are, up to readRounds times readPackets. Larger packets than
+// readSize are no DHCP.
+const (
+	readPackets = 32
+	readRounds  = 8
+	readSize    = 4 << 10
+)
+
 // read takes packets off the UDP socket.
-func (c *Conn) read(ctx context.Context, out *outlet, take func(request)) error {
-	buf, oob := make([]byte, 64<<10), make([]byte, 128)
-	var cm ipv4.ControlMessage
+func (c *Conn) read(ctx context.Context, out *outlet, h handler) error {
+	pc := ipv4.NewPacketConn(c.udp)
+	ms := make([]ipv4.Message, readPackets)
+	for i := range ms {
+		ms[i].Buffers, ms[i].OOB = [][]byte{make([]byte, readSize)}, make([]byte, 128)
+	}
 	for {
-		n, nn, _, src, err := c.udp.ReadMsgUDPAddrPort(buf, oob)
+		n, err := pc.ReadBatch(ms, 0)
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return ctx.Err()
@@ -135,16 +141,41 @@ func (c *Conn) read(ctx context.Context, out *outlet, take func(request)) error 
 			}
 			continue
 		}
-		p, err := parsePacket(buf[:n])
-		if err != nil {
-			out.garbage(c.iface, c.port, src, n, err)
+		for round := 1; n > 0; round++ {
+			c.take(ctx, out, h, ms[:n])
+			if round == readRounds {
+				break
+			}
+			// What came in meanwhile shares the way to the disk. No error here that
+			// the next round does not meet again.
+			if n, err = pc.ReadBatch(ms, unix.MSG_DONTWAIT); err != nil {
+				break
+			}
+		}
+		if h.all != nil {
+			h.all()
+		}
+	}
+}
+
+// take hands packets to the handler.
+func (c *Conn) take(ctx context.Context, out *outlet, h handler, ms []ipv4.Message) {
+	for _, m := range ms {
+		from, ok := m.Addr.(*net.UDPAddr)
+		if !ok {
 			continue
 		}
-		r := request{packet: p, src: src, port: c.port}
-		if cm.Parse(oob[:nn]) == nil {
+		p, err := parsePacket(m.Buffers[0][:m.N])
+		if err != nil {
+			out.garbage(c.iface, c.port, from.AddrPort(), m.N, err)
+			continue
+		}
+		r := request{packet: p, src: from.AddrPort(), port: c.port}
+		var cm ipv4.ControlMessage
+		if cm.Parse(m.OOB[:m.NN]) == nil {
 			r.dst, _ = netip.AddrFromSlice(cm.Dst.To4())
 		}
-		take(r)
+		h.one(ctx, c, r)
 	}
 }
 

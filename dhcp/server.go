@@ -85,7 +85,7 @@ func (s *Server) Serve(ctx context.Context, conns ...*Conn) error {
 			return fmt.Errorf("subnet %v: nothing listens on its interface %s", n.Prefix.Masked(), n.Interface)
 		}
 	}
-	return serve(ctx, e.out, e.crew, conns, e.handle)
+	return serve(ctx, e.out, conns, handler{one: e.handle, all: e.store.Flush, crew: e.crew})
 }
 
 func hasConn(conns []*Conn, iface string) bool {
@@ -103,6 +103,7 @@ type engine struct {
 	out     *outlet
 	crew    *crew
 	subnets []*subnet
+	store   *leases.Store
 	probes  singleflight
 	now     func() time.Time
 }
@@ -118,9 +119,8 @@ func (s *Server) engine() (*engine, error) {
 		return nil, errors.New("DHCP server without a subnet")
 	}
 	e := &engine{Server: s, out: newOutlet(s.Log, s.Events), crew: newCrew(), now: time.Now}
-	store := s.Leases
-	if store == nil {
-		store = leases.NewMemory()
+	if e.store = s.Leases; e.store == nil {
+		e.store = leases.NewMemory()
 	}
 	for _, n := range s.Subnets {
 		if err := n.check(); err != nil {
@@ -132,7 +132,7 @@ func (s *Server) engine() (*engine, error) {
 		if n.LeaseTime == 0 {
 			n.LeaseTime = DefaultLeaseTime
 		}
-		pool, err := store.Pool(leases.Range{Prefix: n.Prefix, First: n.First, Last: n.Last, Reserved: func(a netip.Addr) bool {
+		pool, err := e.store.Pool(leases.Range{Prefix: n.Prefix, First: n.First, Last: n.Last, Reserved: func(a netip.Addr) bool {
 			return a == n.Server || a == n.Gateway || s.Hosts != nil && s.Hosts.Reserved(a)
 		}})
 		if err != nil {

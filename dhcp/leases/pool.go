@@ -4,7 +4,6 @@ package leases
 
 import (
 	"container/heap"
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -213,21 +212,17 @@ func (p *Pool) lateFree(now time.Time) netip.Addr {
 // Bind makes the address the client's until l.Expires, and returns when that is
 // on disk. ErrTaken: it is another client's; ErrOutside: it is not in the subnet,
 // or not in the range (any more) and not fixed.
-func (p *Pool) Bind(ctx context.Context, l Lease) error {
+func (p *Pool) Bind(l Lease) error {
 	done := make(chan error, 1)
 	if err := p.BindThen(l, func(err error) { done <- err }); err != nil {
 		return err
 	}
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	p.s.Flush()
+	return <-done // another goroutine's Flush may have had it
 }
 
-// BindThen is Bind without the wait: if it returns nil, written is called from
-// another goroutine when the lease is on disk, or with why it is not.
+// BindThen is Bind without the wait. If it returns nil, the next Flush of the store
+// makes the lease durable and calls written, with the reason if it cannot.
 func (p *Pool) BindThen(l Lease, written func(error)) error {
 	p.s.mu.Lock()
 	defer p.s.mu.Unlock()
@@ -289,7 +284,7 @@ func (p *Pool) Release(client string, addr netip.Addr) bool {
 	l := e.Lease
 	l.State, l.Expires = Released, p.s.now()
 	p.s.put(l)
-	_ = p.s.save(l, nil) // nobody waits: if it is lost, the lease just runs out
+	_ = p.s.save(l, nil) // with the next Flush; if it is lost, the lease just runs out
 	return true
 }
 
@@ -303,7 +298,7 @@ func (p *Pool) Decline(client string, addr netip.Addr, until time.Time) {
 	}
 	l := Lease{Addr: addr, Client: client, State: Declined, Start: p.s.now(), Expires: until}
 	p.s.put(l)
-	_ = p.s.save(l, nil) // nobody waits: if it is lost, the next client finds out again
+	_ = p.s.save(l, nil) // with the next Flush; if it is lost, the next client finds out again
 }
 
 // Usage counts the addresses of a pool's range.

@@ -3,7 +3,6 @@
 package leases_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -50,7 +49,7 @@ func bind(t *testing.T, p *leases.Pool, client, a string, d time.Duration) {
 }
 
 func tryBind(p *leases.Pool, client, a string, d time.Duration) error {
-	return p.Bind(context.Background(), leases.Lease{Addr: addr(a), Client: client, Expires: time.Now().Add(d)})
+	return p.Bind(leases.Lease{Addr: addr(a), Client: client, Expires: time.Now().Add(d)})
 }
 
 func TestOfferChoosesByTheRules(t *testing.T) {
@@ -191,7 +190,7 @@ func TestFixedAddress(t *testing.T) {
 			if _, err := p.OfferFixed("a", addr(a)); err != nil {
 				t.Fatalf("OfferFixed(%s): %v", a, err)
 			}
-			err := p.Bind(t.Context(), leases.Lease{Addr: addr(a), Client: "a", Fixed: true, Expires: time.Now().Add(time.Hour)})
+			err := p.Bind(leases.Lease{Addr: addr(a), Client: "a", Fixed: true, Expires: time.Now().Add(time.Hour)})
 			if err != nil {
 				t.Errorf("Bind fixed %s: %v", a, err)
 			}

@@ -27,8 +27,10 @@ type Store struct {
 	log *slog.Logger
 	db  *bbolt.DB // nil: memory only
 
-	// The writer's: while one journal fills, the other is put into the database.
-	// saving is that work, nil if there is none.
+	// writing is held by whoever writes what waits. It guards: while one journal
+	// fills, the other is put into the database; saving is that work, nil if there
+	// is none.
+	writing        sync.Mutex
 	filling, other *journal
 	saving         chan error
 
@@ -38,12 +40,8 @@ type Store struct {
 	addrs  map[netip.Addr]*entry
 	held   map[string][]*entry // by client; its addresses in different subnets, rarely more than one
 	pools  []*Pool
-	next   *batch // changes that wait for the writer, nil if none
+	next   batch // changes that wait to be written
 	closed bool
-
-	wake chan struct{}  // tells the writer that next is set
-	done chan struct{}  // closed when the writer has ended
-	acks sync.WaitGroup // goroutines that tell of written batches
 }
 
 // entry is a lease in memory and its place in its pool's queue.
@@ -99,8 +97,6 @@ func Open(path string, log *slog.Logger) (_ *Store, err error) {
 		s.closeFiles()
 		return nil, &fileError{path, damagedHint, err}
 	}
-	s.done = make(chan struct{})
-	go s.write()
 	return s, nil
 }
 
@@ -130,7 +126,6 @@ func NewMemory() *Store {
 		now:   time.Now,
 		addrs: map[netip.Addr]*entry{},
 		held:  map[string][]*entry{},
-		wake:  make(chan struct{}, 1),
 	}
 }
 
@@ -251,21 +246,21 @@ func (s *Store) load() (err error) {
 	})
 }
 
-// Close writes what is pending and closes the file. Offers are forgotten.
+// Close writes what is pending and closes the files. Offers are forgotten.
 func (s *Store) Close() error {
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
-	}
+	closed := s.closed
 	s.closed = true
 	s.mu.Unlock()
+	if closed {
+		return nil
+	}
+	s.Flush()
 	if s.db == nil {
 		return nil
 	}
-	close(s.wake)
-	<-s.done
-	s.acks.Wait()
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	err := s.saved() // older than what follows
 	if err == nil {
 		err = s.checkpoint(s.filling)
@@ -273,35 +268,25 @@ func (s *Store) Close() error {
 	return errors.Join(err, s.closeFiles())
 }
 
-// write is the only writer of the files: it takes all changes that have gathered
-// while it wrote the last ones, and writes them in one go. So the cost
-// of a sync is shared by all clients that wait for it.
-func (s *Store) write() {
-	defer close(s.done)
-	for range s.wake {
-		s.flush()
-	}
-	s.flush()
-}
-
-func (s *Store) flush() {
+// Flush writes what waits, and tells those who wait for it. Several goroutines may
+// call it: one writes, all that gathers meanwhile is written by the next one in
+// one go. So the cost of a sync is shared by all clients that wait for it.
+func (s *Store) Flush() {
+	s.writing.Lock()
 	s.mu.Lock()
 	b := s.next
-	s.next = nil
+	s.next = batch{}
 	s.mu.Unlock()
-	if b == nil {
-		return
-	}
-	err := s.commit(b.changes)
-	if err != nil {
-		s.log.Error("leases not written", "leases", len(b.changes), "err", err)
-	}
-	// The next batch need not wait until all who waited for this one have acted.
-	s.acks.Go(func() {
-		for _, f := range b.written {
-			f(err)
+	var err error
+	if len(b.changes) > 0 {
+		if err = s.commit(b.changes); err != nil {
+			s.log.Error("leases not written", "leases", len(b.changes), "err", err)
 		}
-	})
+	}
+	s.writing.Unlock()
+	for _, f := range b.written {
+		f(err)
+	}
 }
 
 // maxFrame is how many changes go into one frame: it must fit into a journal.
@@ -324,32 +309,20 @@ func (s *Store) commit(changes []change) error {
 	return nil
 }
 
-// save queues the lease for the disk; s.mu is held. written is called when it
-// is there, at once if there is no disk; it may be nil.
+// save queues the lease for the next Flush; s.mu is held. written, if not nil, is
+// called then.
 func (s *Store) save(l Lease, written func(error)) error {
 	if s.closed {
 		return ErrClosed
 	}
-	if s.db == nil {
-		if written != nil {
-			// Not under the lock, and as if from the disk: after the caller is done.
-			s.acks.Go(func() { written(nil) })
+	if s.db != nil {
+		value, err := l.encode()
+		if err != nil {
+			return err
 		}
-		return nil
+		key := l.Addr.As4()
+		s.next.changes = append(s.next.changes, change{key[:], value})
 	}
-	value, err := l.encode()
-	if err != nil {
-		return err
-	}
-	if s.next == nil {
-		s.next = &batch{}
-		select {
-		case s.wake <- struct{}{}:
-		default: // it will look anyway
-		}
-	}
-	key := l.Addr.As4()
-	s.next.changes = append(s.next.changes, change{key[:], value})
 	if written != nil {
 		s.next.written = append(s.next.written, written)
 	}

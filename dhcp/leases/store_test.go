@@ -3,7 +3,6 @@
 package leases_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -241,7 +240,7 @@ func bindMany(t testing.TB, p *leases.Pool, n int) {
 				client := fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&255)
 				a, _, err := p.Offer(client, netip.Addr{})
 				if err == nil {
-					err = p.Bind(context.Background(), leases.Lease{Addr: a, Client: client, MAC: client, Expires: time.Now().Add(time.Hour)})
+					err = p.Bind(leases.Lease{Addr: a, Client: client, MAC: client, Expires: time.Now().Add(time.Hour)})
 				}
 				if err != nil {
 					t.Error(err)
@@ -279,7 +278,7 @@ func BenchmarkBind(b *testing.B) {
 						client := fmt.Sprintf("client %d", i)
 						a, _, err := p.Offer(client, netip.Addr{})
 						if err == nil {
-							err = p.Bind(context.Background(), leases.Lease{Addr: a, Client: client, Expires: time.Now().Add(time.Hour)})
+							err = p.Bind(leases.Lease{Addr: a, Client: client, Expires: time.Now().Add(time.Hour)})
 						}
 						if err != nil {
 							b.Error(err)
