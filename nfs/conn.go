@@ -86,6 +86,9 @@ const maxSlow = 64
 // serve answers calls until the connection ends.
 func (c *conn) serve() {
 	err := c.loop()
+	if errors.Is(err, io.EOF) {
+		c.slow.Wait() // who asks no more may still want the answers
+	}
 	c.nc.Close()
 	c.slow.Wait()
 	c.out.drop()

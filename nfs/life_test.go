@@ -116,6 +116,23 @@ func TestCallsDoNotWaitForEachOther(t *testing.T) {
 	}
 }
 
+// A client that has said all it will say still gets all its answers.
+func TestHalfClosedConnection(t *testing.T) {
+	_, c, root := serve(t)
+	fh := c.lookup(root, "usr", "bin", "su") // not read yet: the answer takes the long way
+	c.send(append(c.message(progNFS, 3, nfsRead, fh, uint64(0), 1<<20), c.message(progMount, 3, mountMnt, "/demo/1")...))
+	if err := closeWrite(c); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		a := c.receive()
+		a.want("status", uint64(a.Uint32()), 0)
+	}
+	if !c.ended() {
+		t.Error("the connection stays open")
+	}
+}
+
 func digestOf(s *site, path string) images.Digest {
 	i, ok := s.tree.Find(path)
 	if !ok {
