@@ -291,3 +291,20 @@ func (c *Console) Send(s string) error {
 
 // SendLine types s and the return key.
 func (c *Console) SendLine(s string) error { return c.Send(s + "\r") }
+
+// Type types s a few keys at a time, each time waiting for their echo: firmware
+// loses what comes faster than it looks. It is for lines that fit on the screen.
+func (c *Console) Type(ctx context.Context, timeout time.Duration, s string) error {
+	const few = 8 // a BIOS keeps 15
+	for s != "" {
+		keys := s[:min(few, len(s))]
+		s = s[len(keys):]
+		if err := c.Send(keys); err != nil {
+			return err
+		}
+		if _, err := c.Expect(ctx, timeout, regexp.QuoteMeta(keys)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -237,6 +237,33 @@ func TestRunInRealShells(t *testing.T) {
 	}
 }
 
+// A firmware that keeps eight keys and echoes them late.
+func TestTypeWaitsForEcho(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, out, in := newLine()
+		defer out.Close()
+		c := console.New(near, console.Options{})
+		const text = "echo ${net0/mac} (x)*"
+		var got []byte
+		go func() {
+			for len(got) < len(text) {
+				time.Sleep(time.Second)
+				synctest.Wait() // what is typed is all there now
+				b := make([]byte, 8)
+				n, _ := in.Read(b)
+				got = append(got, b[:n]...)
+				out.Write(b[:n])
+			}
+		}()
+		if err := c.Type(t.Context(), time.Minute, text); err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != text {
+			t.Errorf("typed %q, want %q", got, text)
+		}
+	})
+}
+
 // A getty that drops what is typed too early, then a shell that comes up slowly.
 func TestLogin(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

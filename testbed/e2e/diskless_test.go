@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"slices"
@@ -18,8 +19,11 @@ import (
 // login prompt of a real Debian.
 func TestDiskless(t *testing.T) {
 	s := newSite(t, labtest.New(t, lab.Options{}))
+	want := s.fixture()
+	// One machine runs an image of its own, by its name.
+	s.conf("nodes/node-1e0101/system/boot.conf", "image = \"fixture@stable\"\n")
 	s.serve()
-	bios := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"net"}})
+	bios := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"net"}, NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x01, 0x01}}}})
 	uefi := s.Node(lab.NodeSpec{Name: "uefi", Firmware: qemu.UEFI, Boot: []string{"net"}})
 	s.login(bios, uefi)
 	t.Run("timeline", func(t *testing.T) {
@@ -36,6 +40,7 @@ func TestDiskless(t *testing.T) {
 		}
 	})
 	t.Run("root", func(t *testing.T) { checkRoot(t, s, bios) })
+	t.Run("image", func(t *testing.T) { checkImage(t, s, bios, want) })
 	t.Run("restart under work", func(t *testing.T) { checkRestart(t, s, uefi) })
 	t.Run("forgets", func(t *testing.T) { checkForgets(t, s, bios) })
 }
@@ -63,24 +68,43 @@ func checkRoot(t *testing.T, s *site, n *lab.Node) {
 	}
 }
 
-// checkRestart ends the appliance while a machine reads its root, and starts it
-// again: the machine waits, and reads on.
+// checkImage compares all that the machine sees of its image with what was
+// imported: owners, modes with set-id bits, sizes, times, links, devices, contents.
+// Capabilities it tries.
+func checkImage(t *testing.T, s *site, n *lab.Node, want string) {
+	if got := strings.TrimSpace(s.Run(n, 4*commandLimit, "cd /run/slate/root && "+survey)); got != want {
+		t.Errorf("the survey of the image on the machine is %q, want %q; the fixture there:\n%s", got, want,
+			s.Run(n, commandLimit, "cd /run/slate/root/opt/fixture && ls -laiR --time-style=full-iso"))
+	}
+	s.Run(n, commandLimit, "touch /tmp/mine && chown nobody /tmp/mine")
+	asNobody := "setpriv --reuid=65534 --regid=65534 --clear-groups "
+	s.Run(n, commandLimit, asNobody+"/opt/fixture/chown root /tmp/mine && [ $(stat -c %U /tmp/mine) = root ]")
+	if _, status, err := n.Console().Run(t.Context(), commandLimit, "chown nobody /tmp/mine; "+asNobody+"chown root /tmp/mine"); err != nil || status == 0 {
+		t.Errorf("chown without the capability: status %d, %v; want it refused", status, err)
+	}
+}
+
+// checkRestart ends the appliance while a machine reads its root again and again,
+// and starts it: the machine waits, and reads on as if nothing had been.
 func checkRestart(t *testing.T, s *site, n *lab.Node) {
 	run := func(cmd string) string { return strings.TrimSpace(s.Run(n, 4*commandLimit, cmd)) }
-	const sum = "find /usr/bin /usr/lib/systemd -xdev -type f -print0 | sort -z | xargs -0 cat | sha256sum"
-	want := run(sum)
-	run("sync; echo 3 > /proc/sys/vm/drop_caches; (" + sum + ") > /tmp/sum 2>&1 & echo $! > /tmp/pid")
+	const sum = "find /usr/bin /usr/lib/systemd /etc -xdev -type f -print0 2>/dev/null | sort -z | xargs -0 cat | sha256sum"
+	run("(while [ ! -e /tmp/stop ]; do echo 3 > /proc/sys/vm/drop_caches; " + sum + " >> /tmp/sums 2>&1; done) > /dev/null 2>&1 &")
+	more := "n=$(wc -l < /tmp/sums); until [ $(wc -l < /tmp/sums) -gt $((n + 1)) ]; do sleep 1; done"
+	run("touch /tmp/sums; " + more)
 	s.stop()
-	// Only the shell's own commands answer now: any other would be read from the root.
-	if out, status, err := n.Console().Run(t.Context(), commandLimit, "read pid < /tmp/pid; kill -0 $pid"); err != nil || status != 0 {
-		t.Fatalf("the checksum was ready before the appliance stopped, or failed: %s %v; this test shows nothing", out, err)
-	}
 	s.serve()
-	run("wait $(cat /tmp/pid)")
-	if got := run("cat /tmp/sum"); got != want {
-		t.Errorf("the checksum over the restart is %q, want %q", got, want)
+	run(more + "; touch /tmp/stop; wait")
+	sums := strings.Split(run("cat /tmp/sums"), "\n")
+	if len(sums) < 4 || strings.Trim(sums[0], "0123456789abcdef -\r") != "" {
+		t.Fatalf("checksums over the restart: %q", sums)
 	}
-	if got := run("dmesg | grep -i -E 'nfs.*(error|stale)' || true"); got != "" {
+	for _, got := range sums {
+		if got != sums[0] {
+			t.Errorf("checksums over the restart differ: %q and %q", sums[0], got)
+		}
+	}
+	if got := run("dmesg | grep -i -E 'nfs.*(error|stale)|I/O error' || true"); got != "" {
 		t.Errorf("the kernel complains: %s", got)
 	}
 }

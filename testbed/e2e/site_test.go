@@ -102,6 +102,44 @@ func newSite(t *testing.T, l *labtest.Lab) *site {
 	return s
 }
 
+// survey prints a digest of everything about the tree below the working directory
+// that NFS carries. Sizes and link counts of directories are a file system's own.
+const survey = `(export LC_ALL=C; find . -xdev -type d -printf '%p %y %m %U %G %T@\n'; ` +
+	`find . -xdev ! -type d -printf '%p %y %m %U %G %s %T@ %n %l\n'; ` +
+	`find . -xdev \( -type b -o -type c \) -exec stat -c '%n %t:%T' {} +; ` +
+	`find . -xdev -type f -print0 | xargs -0 sha256sum) | LC_ALL=C sort | sha256sum`
+
+// fixture imports the demo's image with some rare kinds of files in it as the image
+// fixture, and returns its survey.
+func (s *site) fixture() string {
+	s.t.Helper()
+	labtest.NeedRoot(s.t)
+	labtest.Need(s.t, "setcap")
+	dir := filepath.Join(s.t.TempDir(), "tree")
+	s.slate("image", "export", "demo@stable", dir, "--format", "dir")
+	sh := func(script string) string {
+		cmd := exec.Command("sh", "-ec", script)
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			s.t.Fatalf("%s: %v\n%s", script, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	sh(`mkdir -p opt/fixture/deep/er 'opt/fixture/odd name' && cd opt/fixture
+		cp ../../usr/bin/true setuid && chown 1000:1001 setuid && chmod 6755 setuid
+		mkdir sticky && chmod 3777 sticky
+		echo linked > one && ln one deep/two && ln one deep/er/three
+		mknod char c 10 200 && mknod block b 259 300 && mkfifo fifo && chown 7:8 char && chmod 600 block
+		ln -s ../../../../../../etc/passwd up && ln -s nowhere dangling
+		truncate -s 5M sparse && touch -d '1971-02-03 04:05:06.789012345 UTC' old
+		touch "$(printf 'odd name/\\377\\n\\"#')" secret && chmod 000 secret
+		cp ../../usr/bin/chown chown && setcap cap_chown+ep chown`)
+	want := sh(survey)
+	s.slate("image", "import", dir, "--name", "fixture", "--publish", "stable")
+	return want
+}
+
 // args is a slate command line for this site.
 func (s *site) args(words ...string) []string {
 	return append([]string{slateBinary(s.t), "--config", s.dir + "/slate.toml", "--data", s.dir + "/data"}, words...)
