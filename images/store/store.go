@@ -101,6 +101,10 @@ func Open(dir string, o Options) (*Store, error) {
 // Dir returns the store's directory.
 func (s *Store) Dir() string { return s.dir }
 
+// WorkDir returns a directory in which a transfer may keep parts of large
+// files until it is taken up again. A gc that deletes empties it.
+func (s *Store) WorkDir() string { return s.path("staging") }
+
 func (s *Store) path(elem ...string) string {
 	return filepath.Join(append([]string{s.dir}, elem...)...)
 }

@@ -30,6 +30,7 @@ type imageCmd struct {
 	Rollback imageRollbackCmd `cmd:"" help:"Point a channel back to the version it pointed to before."`
 	Channels imageChannelsCmd `cmd:"" help:"Show an image's channels and how they moved."`
 	Diff     imageDiffCmd     `cmd:"" help:"Show what differs between two versions."`
+	Pull     imagePullCmd     `cmd:"" help:"Fetch a version from another appliance."`
 	Export   imageExportCmd   `cmd:"" help:"Write a version as tar, directory, OCI image, squashfs or erofs."`
 	Verify   imageVerifyCmd   `cmd:"" help:"Read everything in the store and say what is damaged."`
 	GC       imageGCCmd       `cmd:"" name:"gc" help:"Say what nobody needs any more, and delete it when told to."`
