@@ -15,7 +15,7 @@ ARTIFACTS ?= $(CURDIR)/artifacts
 # The lab and the image build need root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build lint unit lab test demo size clean
+.PHONY: all build lint unit lab test demo bench size clean
 all: build
 
 # The controller is embedded in slate, so it is built first.
@@ -49,6 +49,11 @@ demo:
 	testbed/deps.sh demo
 	$(MAKE) build
 	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo
+
+# Measures against the peers, in one run each; see docs/performance.md.
+bench: build
+	testbed/deps.sh bench
+	CGO_ENABLED=1 $(GO) test ./tftp -run TestPeers -tftp.peers=7 -v
 
 size: build
 	@wc -c bin/slate bin/slate-init

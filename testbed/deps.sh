@@ -4,6 +4,7 @@
 # Installs what slate's build, tests and demo need on Debian and is not there:
 #   deps.sh demo   what "make demo" needs
 #   deps.sh test   what "make test" needs
+#   deps.sh bench  what "make bench" needs: the programs to compare with
 # Each line below is a file that a package brings, and the package.
 set -eu
 
@@ -36,11 +37,23 @@ test="$demo
 /usr/sbin/modprobe kmod
 "
 
+bench="$test
+/usr/sbin/atftpd atftpd
+/usr/bin/ganesha.nfsd nfs-ganesha
+/usr/lib/x86_64-linux-gnu/ganesha/libfsalvfs.so nfs-ganesha-vfs
+/usr/sbin/kea-dhcp4 kea-dhcp4-server
+/usr/sbin/perfdhcp kea-admin
+/usr/bin/mksquashfs squashfs-tools
+/usr/bin/ostree ostree
+/usr/bin/casync casync
+"
+
 case "${1:-}" in
 demo) list=$demo ;;
 test) list=$test ;;
+bench) list=$bench ;;
 *)
-	echo "usage: deps.sh demo|test" >&2
+	echo "usage: deps.sh demo|test|bench" >&2
 	exit 2
 	;;
 esac
