@@ -121,6 +121,16 @@ func (b *Boot) Note(format string, a ...any) {
 	}
 }
 
+// keys gives the keys pressed, nil before there is a console.
+func (b *Boot) keys() <-chan screen.Key {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.Console == nil {
+		return nil
+	}
+	return b.Console.Keys()
+}
+
 func (b *Boot) begin(step api.Step, limit time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -113,7 +113,7 @@ func (b *Boot) failMenu(f Failure, now time.Time) *screen.Menu {
 	if f.Stage.Run != nil {
 		m.Items = append(m.Items, screen.Item{ID: again, Text: "Try again"})
 	}
-	if f.Stage.OnFail.MayMoveOn {
+	if f.Stage.OnFail.MayMoveOn || f.Stage.OnFail.Then == MoveOn {
 		m.Items = append(m.Items, screen.Item{ID: moveOn, Text: "Go on without it"})
 	}
 	m.Items = append(m.Items,

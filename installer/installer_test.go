@@ -21,6 +21,7 @@ import (
 	"slate/testbed/golden"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 // The plan that people read, with a command line as the appliance makes it.
@@ -180,6 +181,102 @@ func TestRunnerLeavesStuckStagesBehind(t *testing.T) {
 			t.Errorf("after %v: %v", took, got.Err)
 		}
 	})
+}
+
+// pty gives both ends of a pseudo-terminal.
+func pty(t *testing.T) (master *os.File, slave string) {
+	t.Helper()
+	m, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	rc, err := m.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n int
+	var cerr error
+	if err := rc.Control(func(fd uintptr) {
+		if cerr = unix.IoctlSetPointerInt(int(fd), unix.TIOCSPTLCK, 0); cerr == nil {
+			n, cerr = unix.IoctlGetInt(int(fd), unix.TIOCGPTN)
+		}
+	}); err != nil || cerr != nil {
+		t.Fatal(err, cerr)
+	}
+	return m, fmt.Sprintf("/dev/pts/%d", n)
+}
+
+func TestCtrlCInterruptsAStage(t *testing.T) {
+	m, slave := pty(t)
+	c := screen.NewConsole(slave)
+	defer c.Close()
+	var got Failure
+	r := Runner{Stages: []Stage{{Name: "network", When: always, Limit: time.Minute, OnFail: OnFail{Retries: 3, Then: MoveOn}, Run: func(ctx context.Context, _ *Boot) error {
+		if _, err := m.WriteString("x\x03"); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}}}, Fail: func(_ context.Context, f Failure) Decision { got = f; return GiveUp }}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	_ = r.Run(ctx, &Boot{Console: c})
+	if !errors.Is(got.Err, errInterrupted) {
+		t.Errorf("after Ctrl-C: %v, want a question at once", got.Err)
+	}
+}
+
+// The whole conversation of a failure: look around in the shell, then go on.
+func TestFailureScreenAndShellOnATerminal(t *testing.T) {
+	m, slave := pty(t)
+	b := boot()
+	b.Console = screen.NewConsole(slave)
+	defer b.Console.Close()
+	got := make(chan Decision, 1)
+	go func() {
+		got <- b.failed(t.Context(), Failure{Stage: Stages()[3], Position: "4/10", Err: errors.New("no luck")})
+	}()
+	var seen strings.Builder
+	expect := func(want string) {
+		t.Helper()
+		buf := make([]byte, 4096)
+		for !strings.Contains(seen.String(), want) {
+			if err := m.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := m.Read(buf)
+			if err != nil {
+				t.Fatalf("did not see %q but %q: %v", want, seen.String(), err)
+			}
+			seen.Write(buf[:n])
+		}
+		_, rest, _ := strings.Cut(seen.String(), want)
+		seen.Reset()
+		seen.WriteString(rest)
+	}
+	press := func(keys string) {
+		t.Helper()
+		if _, err := m.WriteString(keys); err != nil {
+			t.Fatal(err)
+		}
+	}
+	expect("The start stopped at step 4/10, network.")
+	expect("Restarting in ")
+	press("2")
+	expect("slate# ")
+	press("nonsense\r")
+	expect("nonsense: no such command")
+	press("steps\r")
+	expect("more lines; any key goes on, q ends --")
+	press("q")
+	expect("slate# ")
+	press("exit\r")
+	expect("Waiting for your choice.")
+	press("1")
+	if d := <-got; d != TryAgain {
+		t.Errorf("decision %v, want TryAgain", d)
+	}
 }
 
 func boot() *Boot {

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"slate/installer/screen"
 	"slate/netboot/api"
 )
 
@@ -61,11 +62,12 @@ func (r *Runner) Run(ctx context.Context, b *Boot) error {
 			i++
 			continue
 		}
-		if tries[s.Name]++; tries[s.Name] <= s.OnFail.Retries {
+		person := errors.Is(err, errInterrupted)
+		if tries[s.Name]++; tries[s.Name] <= s.OnFail.Retries && !person {
 			b.printf("slate: step %s: trying again\n", s.Name)
 			continue
 		}
-		if s.OnFail.Then == MoveOn {
+		if s.OnFail.Then == MoveOn && !person {
 			b.printf("slate: step %s: going on without\n", s.Name)
 			i++
 			continue
@@ -100,10 +102,11 @@ func (r *Runner) one(ctx context.Context, b *Boot, s Stage, position string) err
 	b.begin(s.Name, s.Limit)
 	b.printf("slate: step %s (%s) ...\n", s.Name, position)
 	b.event(s.Name, api.StateStart, "")
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	var limit <-chan time.Time
 	if s.Limit > 0 {
+		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, s.Limit, fmt.Errorf("not done within %v", s.Limit))
 		defer cancel()
 		t := time.NewTimer(s.Limit + or(r.grace, 5*time.Second))
@@ -112,8 +115,8 @@ func (r *Runner) one(ctx context.Context, b *Boot, s Stage, position string) err
 	}
 	done := make(chan error, 1)
 	go func() { done <- guarded(func() error { return s.Run(ctx, b) }) }()
-	err := r.wait(ctx, b, s, start, done, limit)
-	if cause := context.Cause(ctx); err != nil && errors.Is(err, context.DeadlineExceeded) && cause != nil {
+	err := r.wait(ctx, b, s, start, done, limit, stop)
+	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w (%w)", cause, err)
 	}
 	took := time.Since(start).Seconds()
@@ -127,24 +130,35 @@ func (r *Runner) one(ctx context.Context, b *Boot, s Stage, position string) err
 	return nil
 }
 
-func (r *Runner) wait(ctx context.Context, b *Boot, s Stage, start time.Time, done <-chan error, limit <-chan time.Time) error {
+func (r *Runner) wait(ctx context.Context, b *Boot, s Stage, start time.Time, done <-chan error, limit <-chan time.Time, stop context.CancelCauseFunc) error {
+	var keys <-chan screen.Key
+	if s.Limit > 0 { // a stage without a limit reads the keys itself
+		keys = b.keys()
+	}
 	tick := time.NewTicker(or(r.remind, 5*time.Second))
 	defer tick.Stop()
 	for {
 		select {
 		case err := <-done:
 			return err
+		case k := <-keys:
+			if k == screen.CtrlC {
+				stop(errInterrupted)
+			}
 		case <-limit:
 			return fmt.Errorf("%w, and it does not stop: %w", context.Cause(ctx), errStuck)
 		case <-tick.C:
 			if s.Limit > 0 {
-				b.printf("slate:   %s, %.0f s of %.0f s\n", b.waitingFor(), time.Since(start).Seconds(), s.Limit.Seconds())
+				b.printf("slate:   %s, %.0f s of %.0f s (Ctrl-C interrupts)\n", b.waitingFor(), time.Since(start).Seconds(), s.Limit.Seconds())
 			}
 		}
 	}
 }
 
-var errStuck = errors.New("left behind")
+var (
+	errStuck       = errors.New("left behind")
+	errInterrupted = errors.New("interrupted at the console")
+)
 
 // guarded turns a panic into an error with the stack in it.
 func guarded(fn func() error) (err error) {

@@ -160,6 +160,9 @@ func (c *Console) Log() string {
 	return c.log.String()
 }
 
+// Keys gives the keys as they are pressed, for those who wait for something else too.
+func (c *Console) Keys() <-chan Key { return c.keys }
+
 // Key waits for the next key.
 func (c *Console) Key(ctx context.Context) (Key, error) {
 	select {
