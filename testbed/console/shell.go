@@ -15,9 +15,25 @@ import (
 // question is typed again: a getty that starts throws away what was typed early.
 const retryEvery = 5 * time.Second
 
+// errSlowLogin says that login(1) gave up waiting, as it does after a minute: on a
+// starved machine it may take that long to ask for the password.
+var errSlowLogin = errors.New("console: login timed out")
+
 // Login waits for a login prompt, logs in and waits for a shell that answers. An
-// empty password means that none is asked for.
+// empty password means that none is asked for. A login that the machine was too
+// slow for is tried again while there is time.
 func (c *Console) Login(ctx context.Context, timeout time.Duration, user, password string) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, ErrTimeout)
+	defer cancel()
+	for {
+		err := c.login(ctx, timeout, user, password)
+		if !errors.Is(err, errSlowLogin) {
+			return err
+		}
+	}
+}
+
+func (c *Console) login(ctx context.Context, timeout time.Duration, user, password string) error {
 	if _, err := c.Expect(ctx, timeout, `login: ?`); err != nil {
 		return err
 	}
@@ -46,9 +62,12 @@ func (c *Console) Shell(ctx context.Context, timeout time.Duration) error {
 		if err := c.SendLine("stty -echo 2>/dev/null; set +o emacs 2>/dev/null; PS1='# '; echo " + begin.typed); err != nil {
 			return err
 		}
-		_, which, err := c.ExpectAny(ctx, retryEvery, begin.shown+`\b`, "Login incorrect")
-		if err == nil && which == 1 {
+		_, which, err := c.ExpectAny(ctx, retryEvery, begin.shown+`\b`, "Login incorrect", "timed out after [0-9]+ sec")
+		switch {
+		case err == nil && which == 1:
 			return errors.New("console: login refused")
+		case err == nil && which == 2:
+			return errSlowLogin
 		}
 		var e *ExpectError
 		if errors.As(err, &e) && e.Cause == ErrTimeout && ctx.Err() == nil {
