@@ -31,18 +31,22 @@ func (r Rival) String() string {
 	if r.MAC != nil {
 		fmt.Fprintf(&b, " (%s)", r.MAC)
 	}
+	return b.String() + " " + r.What()
+}
+
+// What says what it does.
+func (r Rival) What() string {
+	what := "gives addresses"
 	switch {
 	case r.Proxy:
-		b.WriteString(" answers as proxyDHCP")
+		what = "answers as proxyDHCP"
 	case r.Offers.IsValid():
-		fmt.Fprintf(&b, " offers %s", r.Offers)
-	default:
-		b.WriteString(" gives addresses")
+		what = "offers " + r.Offers.String()
 	}
 	if r.BootFile != "" {
-		fmt.Fprintf(&b, ", boot file %q", r.BootFile)
+		what += fmt.Sprintf(", boot file %q", r.BootFile)
 	}
-	return b.String()
+	return what
 }
 
 // rivalOf reads who answers, and with what, from another server's OFFER or ACK.

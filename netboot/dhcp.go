@@ -94,6 +94,7 @@ func bootClient(c dhcp.Client) boot.Client {
 // only asks for an address is no node of ours; if it is one, its system runs.
 func (s *Server) dhcpEvent(ev dhcp.Event) {
 	if ev.Kind == dhcp.EventRival {
+		s.rivals.add(*ev.Rival, time.Now())
 		s.Log.Warn("another DHCP server is on this network", "server", ev.Rival.String())
 		return
 	}

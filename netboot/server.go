@@ -51,6 +51,7 @@ type Server struct {
 	scripts *ipxe.Scripts
 	loaders loaders
 
+	rivals   rivals
 	ipxeSeen sync.Map // MAC to the time of iPXE's last DHCP request
 
 	controller       []byte
@@ -292,7 +293,7 @@ func (s *Server) status() (api.Status, error) {
 	if err != nil {
 		return api.Status{}, err
 	}
-	st := api.Status{Version: s.Version, Started: s.started, Address: s.addr.String(), DHCP: string(s.Settings.DHCP.Mode), Nodes: s.nodes.List()}
+	st := api.Status{Version: s.Version, Started: s.started, Address: s.addr.String(), DHCP: string(s.Settings.DHCP.Mode), Nodes: s.nodes.List(), Rivals: s.rivals.list()}
 	for name, channels := range published {
 		for _, c := range channels {
 			rec, err := s.store.Resolve(images.Ref{Name: name, Channel: c})

@@ -139,4 +139,5 @@ type Status struct {
 	DHCP    string    `json:"dhcp"` // server, proxy or off
 	Images  []string  `json:"images"`
 	Nodes   []Node    `json:"nodes"`
+	Rivals  []Rival   `json:"rivals,omitempty"` // seen while serving, newest first
 }

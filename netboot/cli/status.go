@@ -44,6 +44,9 @@ func (c *statusCmd) Run(ctx context.Context, a *app) error {
 	for _, i := range st.Images {
 		fmt.Fprintf(a.stdout, "image %s\n", i)
 	}
+	for _, r := range st.Rivals {
+		fmt.Fprintf(a.stdout, "another DHCP server, %s %s, %s; seen %s\n", r.Address, r.MAC, r.Offers, r.Seen.Local().Format(time.DateTime))
+	}
 	for _, n := range st.Nodes {
 		fmt.Fprintf(a.stdout, "\n%s  %s  %s  %s  seen %s\n", n.Name, n.Address, n.Firmware, n.Product, n.Seen.Local().Format(time.DateTime))
 		if len(n.Boots) > 0 {
