@@ -304,7 +304,8 @@ func (b *Boot) personalise() error {
 	defer tree.Close()
 	b.Changes = root.Changes(tree.FS(), root.Facts{
 		Node: b.node(), MachineID: machine.MachineID(b.Identity, b.Lease.MAC), Interface: b.Lease.Interface, MAC: b.Lease.MAC,
-		DNS: b.Lease.DNS, Search: b.Lease.Search, Image: b.Settings.Image, Overlays: root.Overlays(),
+		DNS: b.Lease.DNS, Search: b.Lease.Search, Overlays: root.Overlays(),
+		Consoles: b.consoles(),
 	})
 	if root.WantsHostKey(tree.FS()) {
 		private, public, err := root.HostKey("root@" + b.node())
@@ -322,4 +323,11 @@ func (b *Boot) personalise() error {
 		b.Note("%v", err)
 	}
 	return unix.Sethostname([]byte(b.node()))
+}
+
+func (b *Boot) consoles() (out []root.Console) {
+	for _, name := range machine.Consoles(b.Root) {
+		out = append(out, root.Console{Name: name, Speed: b.Settings.Speeds[name]})
+	}
+	return out
 }

@@ -82,7 +82,8 @@ type Settings struct {
 	Timeout time.Duration
 	Overlay Size // slate.overlay, default 50%
 	BootMAC net.HardwareAddr
-	Init    string // init: program to start in the root instead of /sbin/init
+	Speeds  map[string]int // console=ttyS0,115200: speeds of serial consoles
+	Init    string         // init: program to start in the root instead of /sbin/init
 
 	// ModuleOptions are the words module.option=value, which the kernel leaves
 	// to whoever loads the module; Blacklist are the modules not to load by alias.
@@ -99,7 +100,7 @@ type Settings struct {
 func ParseCmdline(line string) Settings {
 	s := Settings{
 		Mode: Ask, Choice: ChooseDiskless, Timeout: 10 * time.Second, Overlay: Size{Percent: 50},
-		ModuleOptions: map[string][]string{}, Blacklist: map[string]bool{},
+		ModuleOptions: map[string][]string{}, Blacklist: map[string]bool{}, Speeds: map[string]int{},
 	}
 	for _, w := range splitWords(line) {
 		if err := s.word(w); err != nil {
@@ -170,6 +171,11 @@ func (s *Settings) word(w word) (err error) {
 		s.Overlay, err = parseSize(w.value, s.Overlay)
 	case "BOOTIF":
 		s.BootMAC, err = parseBootIF(w.value)
+	case "console":
+		name, options, _ := strings.Cut(w.value, ",")
+		if n, err := strconv.Atoi(options[:len(options)-len(strings.TrimLeft(options, "0123456789"))]); err == nil {
+			s.Speeds[name] = n
+		}
 	case "init":
 		s.Init, err = parsePath(w.value)
 	case "modprobe.blacklist":

@@ -22,7 +22,7 @@ func TestParseCmdline(t *testing.T) {
 	def := func(edit func(*machine.Settings)) machine.Settings {
 		s := machine.Settings{
 			Mode: machine.Ask, Choice: machine.ChooseDiskless, Timeout: 10 * time.Second, Overlay: machine.Size{Percent: 50},
-			ModuleOptions: map[string][]string{}, Blacklist: map[string]bool{},
+			ModuleOptions: map[string][]string{}, Blacklist: map[string]bool{}, Speeds: map[string]int{},
 		}
 		edit(&s)
 		return s
@@ -35,7 +35,9 @@ func TestParseCmdline(t *testing.T) {
 		want       machine.Settings
 	}{
 		{"empty", "", def(func(*machine.Settings) {})},
-		{"only the kernel's own", "console=ttyS0,115200 ro quiet panic=30", def(func(*machine.Settings) {})},
+		{"only the kernel's own", "console=tty0 console=ttyS0,115200n8 console=ttyS1 console=,5 ro quiet panic=30", def(func(s *machine.Settings) {
+			s.Speeds = map[string]int{"ttyS0": 115200, "": 5}
+		})},
 		{"all of the appliance's", "slate.server=http://10.77.0.1:8070 slate.node=lab-0a1b2c slate.boot=20a.1 slate.image=demo/1 slate.tree=" + digest +
 			" slate.nfs=10.77.0.1:2049:/demo/" + digest + " slate.mode=diskless slate.choice=shell slate.timeout=0 slate.overlay=512M BOOTIF=01-52-54-00-12-34-56",
 			def(func(s *machine.Settings) {

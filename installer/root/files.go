@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -30,8 +31,14 @@ type Facts struct {
 	MAC       string
 	DNS       []netip.Addr
 	Search    []string
-	Image     string
 	Overlays  []string // directories that the plan mounts
+	Consoles  []Console
+}
+
+// Console is a terminal that the kernel writes to, e.g. ttyS0 at 115200.
+type Console struct {
+	Name  string
+	Speed int // 0: as it is
 }
 
 // Change is one file to write, or one link to make (Link), or to remove.
@@ -113,6 +120,9 @@ func Changes(tree fs.FS, f Facts) []Change {
 		out = append(out, systemd(f, kept)...)
 	case OpenRC:
 		out = append(out, openRC(tree, f)...)
+		out = append(out, inittab(tree, f)...)
+	case SysV:
+		out = append(out, inittab(tree, f)...)
 	}
 	return out
 }
@@ -333,4 +343,41 @@ func openRC(tree fs.FS, f Facts) []Change {
 		}
 	}
 	return out
+}
+
+// inittab adds a login to every serial console that has none. systemd does this
+// by itself; sysvinit's table is made for one machine, and an image is for many.
+func inittab(tree fs.FS, f Facts) []Change {
+	old, ok := read(tree, "etc/inittab")
+	if !ok {
+		return nil
+	}
+	getty := "/sbin/agetty"
+	if !exists(tree, "sbin/agetty") && !exists(tree, "usr/sbin/agetty") {
+		getty = "/sbin/getty"
+	}
+	var b strings.Builder
+	for i, c := range f.Consoles {
+		if !strings.HasPrefix(c.Name, "tty") || c.Name == "tty0" || inittabHas(old, c.Name) {
+			continue
+		}
+		speed := ""
+		if c.Speed > 0 {
+			speed = " " + strconv.Itoa(c.Speed)
+		}
+		fmt.Fprintf(&b, "s%d:12345:respawn:%s -L%s %s vt100\n", i, getty, speed, c.Name)
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	return []Change{{Path: "/etc/inittab", Text: "\n# slate: this machine's serial consoles\n" + b.String(), Append: true}}
+}
+
+func inittabHas(table, tty string) bool {
+	for line := range strings.Lines(table) {
+		if !strings.HasPrefix(line, "#") && slices.Contains(strings.Fields(line), tty) {
+			return true
+		}
+	}
+	return false
 }

@@ -79,6 +79,7 @@ func facts() root.Facts {
 	return root.Facts{
 		Node: "lab-0a1b2c", MachineID: "ef97024ae86640e285a7f290ee2ac0ab", Interface: "eth0", MAC: "52:54:00:12:34:56",
 		DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}, Search: []string{"lab.test"}, Overlays: root.Overlays(),
+		Consoles: []root.Console{{Name: "tty0"}, {Name: "ttyS0", Speed: 115200}, {Name: "ttyS1"}},
 	}
 }
 
@@ -104,7 +105,7 @@ func TestChanges(t *testing.T) {
 		"etc/network/interfaces": file("source /etc/network/interfaces.d/*\nauto lo eth0\niface lo inet loopback\niface eth0 inet dhcp\n\tmtu 1400\niface eth1 inet dhcp\n"),
 	}
 	gentoo := fstest.MapFS{
-		"sbin/init": file(""), "sbin/openrc": file(""), "etc/inittab": file(""), "etc/conf.d": dir(), "etc/fstab": file("LABEL=boot /boot ext4 noauto 0 0\n"),
+		"sbin/init": file(""), "sbin/openrc": file(""), "etc/inittab": file("#s0:x ttyS0\nx1:12345:respawn:/sbin/agetty 38400 ttyS1 linux\n"), "etc/conf.d": dir(), "etc/fstab": file("LABEL=boot /boot ext4 noauto 0 0\n"),
 		"etc/runlevels/boot/swap": link("/etc/init.d/swap"), "etc/runlevels/boot/hostname": link("/etc/init.d/hostname"),
 		"etc/runlevels/default/net.eth0": link("/etc/init.d/net.lo"), "etc/runlevels/shutdown/mount-ro": link("/etc/init.d/mount-ro"),
 	}
