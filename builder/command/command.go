@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -37,7 +38,12 @@ type Cmd struct {
 	Log     io.Writer         // gets all output that does not go to Stdout; may be nil
 	Line    func(line string) // called for each line of that output, from one goroutine at a time; may be nil
 	Grace   time.Duration     // between SIGTERM and SIGKILL on cancellation; 0: 5 s
-	Isolate bool              // own process and mount namespace: nothing of it survives it, and it is killed without grace; needs root
+	Isolate bool              // own mount, process, IPC and host name namespaces: nothing of it survives it, and it is killed without grace; needs root
+	// NoNetwork adds a network namespace with nothing in it to Isolate.
+	NoNetwork bool
+	// Terminal is the program's terminal, in the foreground: for a person. Stdin,
+	// Stdout, Log and Line are not used then.
+	Terminal *os.File
 }
 
 // Error is the failure of a program.
@@ -99,9 +105,12 @@ func Run(ctx context.Context, c Cmd) error {
 	if grace <= 0 {
 		grace = defaultGrace
 	}
+	if c.Terminal != nil {
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = c.Terminal, c.Terminal, c.Terminal
+	}
 	// A grandchild that keeps the pipe open must not hold us for ever.
 	cmd.WaitDelay = grace
-	err := runGroup(ctx, cmd, c.Isolate, grace)
+	err := runGroup(ctx, cmd, c, grace)
 	out.flush()
 	switch {
 	case ctx.Err() != nil:

@@ -5,25 +5,38 @@ package command
 import (
 	"context"
 	"errors"
+	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // runGroup starts cmd as the leader of its own process group, so that a
 // Ctrl-C on the terminal reaches only us, and waits for it. On cancellation the
 // group gets SIGTERM and, after grace, SIGKILL.
-func runGroup(ctx context.Context, cmd *exec.Cmd, isolate bool, grace time.Duration) error {
+func runGroup(ctx context.Context, cmd *exec.Cmd, c Cmd, grace time.Duration) error {
 	cmd.SysProcAttr = &syscall.SysProcAttr{
 		Setpgid: true,
 		// Should we be killed ourselves, the program goes too. In a process
 		// namespace of its own it takes everything it started along.
 		Pdeathsig: syscall.SIGKILL,
 	}
-	if isolate {
-		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID
+	if c.Isolate {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
+		// Unshared in the child, Go also cuts the propagation of its mounts.
 		cmd.SysProcAttr.Unshareflags = syscall.CLONE_NEWNS
+		if c.NoNetwork {
+			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWNET
+		}
+	}
+	if c.Terminal != nil {
+		cmd.SysProcAttr.Foreground = true
+		cmd.SysProcAttr.Ctty = int(c.Terminal.Fd())
+		defer takeTerminal(c.Terminal)
 	}
 	started, done := make(chan error, 1), make(chan error, 1)
 	go func() {
@@ -52,7 +65,7 @@ func runGroup(ctx context.Context, cmd *exec.Cmd, isolate bool, grace time.Durat
 		return err
 	case <-ctx.Done():
 	}
-	if isolate {
+	if c.Isolate {
 		// The first process of a namespace never sees a SIGTERM it has no handler
 		// for; and with the namespace everything goes that it would tidy up.
 		kill(pgid, syscall.SIGKILL)
@@ -74,3 +87,11 @@ func runGroup(ctx context.Context, cmd *exec.Cmd, isolate bool, grace time.Durat
 
 // kill signals the group. It may be gone already, which is what we want.
 func kill(pgid int, sig syscall.Signal) { _ = syscall.Kill(-pgid, sig) }
+
+// takeTerminal makes our process group the terminal's again.
+func takeTerminal(t *os.File) {
+	// Asked from the background, the kernel would stop us for asking.
+	signal.Ignore(syscall.SIGTTOU)
+	defer signal.Reset(syscall.SIGTTOU)
+	_ = unix.IoctlSetPointerInt(int(t.Fd()), unix.TIOCSPGRP, syscall.Getpgrp())
+}
