@@ -60,9 +60,9 @@ type Config struct {
 	Boot []string
 	// VarsFile keeps the variables of UEFI; it must exist and is written to.
 	VarsFile string
-	// UEFINet turns network boot methods of UEFI on or off: "ipv4", "ipv6" with
-	// true or false. Default: the firmware's, which tries all. It takes a
-	// newer OVMF than the one of Debian 12 to obey.
+	// UEFINet turns PXE over "ipv4" and "ipv6" on or off under UEFI. Default:
+	// both on. With both off the firmware goes to HTTP boot at once, instead of
+	// after minutes of waiting for the others.
 	UEFINet map[string]bool
 
 	// Kernel, Initrd and Append start a Linux kernel without firmware's help.

@@ -71,7 +71,7 @@ func labDir(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { os.Remove(dir) })
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	return filepath.Join(dir, "lab")
 }
 
