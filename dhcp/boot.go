@@ -40,18 +40,18 @@ const (
 // headerFile is the longest name the header's file field takes, with its NUL.
 const headerFile = 127
 
-// answerFrom tells who gives a boot answer: the firmware's rules differ.
-type answerFrom int
+// answerAs is in which part we give a boot answer: the firmware's rules differ.
+type answerAs int
 
 const (
-	fromServer    answerFrom = iota // in an answer with an address
-	fromProxy                       // without an address, on port 67
-	fromProxy4011                   // to a client that asked on port 4011
+	fromServer    answerAs = iota // in an answer with an address
+	fromProxy                     // without an address, on port 67
+	fromProxy4011                 // to a client that asked on port 4011
 )
 
 // setBoot puts what the client boots into the reply, where its kind of firmware
 // looks for it. self is our address towards the client.
-func setBoot(reply, req *dhcpv4.DHCPv4, c Client, boot Boot, self netip.Addr, from answerFrom) {
+func setBoot(reply, req *dhcpv4.DHCPv4, c Client, boot Boot, self netip.Addr, from answerAs) {
 	next := boot.NextServer
 	if !next.IsValid() {
 		next = self
@@ -80,7 +80,7 @@ func setBoot(reply, req *dhcpv4.DHCPv4, c Client, boot Boot, self netip.Addr, fr
 	}
 }
 
-func setPXE(reply, req *dhcpv4.DHCPv4, c Client, boot Boot, next netip.Addr, from answerFrom) {
+func setPXE(reply, req *dhcpv4.DHCPv4, c Client, boot Boot, next netip.Addr, from answerAs) {
 	setClass(reply, c)
 	reply.ServerHostName = next.String()
 	reply.BootFileName = boot.File

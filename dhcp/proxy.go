@@ -80,7 +80,7 @@ func (x *proxyExchange) handle() {
 	x.answer(answer, from)
 }
 
-func (x *proxyExchange) answer(t dhcpv4.MessageType, from answerFrom) {
+func (x *proxyExchange) answer(t dhcpv4.MessageType, from answerAs) {
 	self := x.Addr
 	if !self.IsValid() {
 		self = x.link.Addr()

@@ -99,7 +99,7 @@ func (x *exchange) nak(addr netip.Addr, why string) {
 }
 
 // setBootOf asks the booter and puts its answer into the reply.
-func (x *exchange) setBootOf(r *dhcpv4.DHCPv4, from answerFrom) Boot {
+func (x *exchange) setBootOf(r *dhcpv4.DHCPv4, from answerAs) Boot {
 	if x.Booter == nil || !x.client.WantsBoot() {
 		return Boot{}
 	}
