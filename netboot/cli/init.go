@@ -44,8 +44,9 @@ beside it (proxyDHCP). Otherwise it gives addresses itself, from the upper half
 of the subnet.`
 }
 
-// probeTime is how long other DHCP servers have to answer.
-const probeTime = 4 * time.Second
+// probeTime is how long other DHCP servers have to answer. Some look for three
+// seconds whether an address is free before they offer it.
+const probeTime = 8 * time.Second
 
 // Run writes the settings of a new appliance.
 func (c *initCmd) Run(ctx context.Context, a *app) error {

@@ -89,17 +89,18 @@ func newSite(t *testing.T, l *labtest.Lab) *site {
 		t.Fatal(err)
 	}
 	s := &site{Lab: l, t: t, dir: t.TempDir()}
-	for _, sub := range []string{"blobs", "trees", "images"} {
-		if err := os.MkdirAll(s.dir+"/data", 0o755); err != nil {
-			t.Fatal(err)
-		}
+	// Contents are shared, names are not: what a test imports is its own.
+	if err := os.CopyFS(s.dir+"/data/images", os.DirFS(filepath.Join(demo, "data/images"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, sub := range []string{"blobs", "trees"} {
 		if err := os.Symlink(filepath.Join(demo, "data", sub), filepath.Join(s.dir, "data", sub)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	s.slate("init", "--interface", lab.MainBridge)
 	// An emulated machine on a busy host is slow: systemd may wait longer for devices.
-	s.conf("system/cboot.conf", "timeout = 3\ncmdline = [\"quiet\", \"panic=30\", \"systemd.default_device_timeout_sec=600\"]\n")
+	s.conf("system/boot.conf", "image = \"demo@stable\"\ntimeout = 3\ncmdline = [\"quiet\", \"panic=30\", \"systemd.default_device_timeout_sec=600\"]\n")
 	return s
 }
 
