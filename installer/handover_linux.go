@@ -99,6 +99,9 @@ func copyProgram(from, to string) error {
 
 // leave tells the appliance that a person, or a count-down, ended the boot.
 func (b *Boot) leave(what string) {
-	b.event(b.step, api.StateNote, what)
+	b.mu.Lock()
+	step := b.step
+	b.mu.Unlock()
+	b.event(step, api.StateNote, what)
 	b.Reporter.Stop(500 * time.Millisecond)
 }

@@ -27,20 +27,19 @@ const maxCrashes = 5
 // a kernel panic: it starts the controller, starts it again with a message when it
 // ended badly, and switches the root when it ended well.
 func supervise(args []string) {
-	program, failed := args[0], ""
+	program, env, moved := args[0], os.Environ(), false
 	for crash := 0; crash < maxCrashes; crash++ {
-		err := runController(program, args[1:], failed)
-		moved := false
+		err := runController(program, args[1:], env)
 		if err == nil {
 			moved, err = startSystem()
 		}
-		failed = err.Error()
+		env = append(os.Environ(), envFailed+"="+err.Error())
 		if moved {
 			// The initramfs is gone; the agent's copy is what is left of us.
 			program = agentProgram
-			os.Setenv(envMoved, "1")
+			env = append(env, envMoved+"=1")
 		}
-		say("slate: %s\n", failed)
+		say("slate: %v\n", err)
 	}
 	say("slate: the controller ended %d times; restarting in 30 s\n", maxCrashes)
 	time.Sleep(30 * time.Second)
@@ -53,7 +52,7 @@ func supervise(args []string) {
 func say(format string, a ...any) { fmt.Fprintf(os.Stderr, format, a...) }
 
 // runController runs the controller to its end and reaps what else dies meanwhile.
-func runController(program string, args []string, failed string) error {
+func runController(program string, args, env []string) error {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -61,7 +60,7 @@ func runController(program string, args []string, failed string) error {
 	defer r.Close()
 	c := exec.Command(program, append([]string{controllerRole}, args...)...)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, w
-	c.Env = append(os.Environ(), envFailed+"="+failed)
+	c.Env = env
 	err = c.Start()
 	w.Close()
 	if err != nil {
