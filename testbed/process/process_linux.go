@@ -64,8 +64,8 @@ type Process struct {
 // Start starts the program and waits until it is ready. When ctx ends, the
 // program and its process group are killed; so they are when this process dies.
 func Start(ctx context.Context, s Spec) (*Process, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("start %s: %w", s.Name, context.Cause(ctx))
 	}
 	if s.Name == "" && len(s.Argv) > 0 {
 		s.Name = s.Argv[0]
