@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"slate/builder/command"
 	"slate/builder/debian"
 	"slate/builder/initramfs"
 	"slate/builder/recipes"
@@ -22,10 +23,14 @@ import (
 
 // BuildOptions say what to build and how.
 type BuildOptions struct {
-	Recipe  *recipes.Recipe
-	Name    string // of the image; "": the recipe's
-	Note    string
-	Force   bool // build even if nothing has changed
+	Recipe *recipes.Recipe
+	Name   string // of the image; "": the recipe's
+	Note   string
+	Force  bool // build even if nothing has changed
+	Keep   bool // leave the tree in the data directory, to look at it
+	// Edit may change the tree before it is committed; with its error nothing is.
+	// It is called even if nothing has changed. Like Keep it needs root.
+	Edit    func(ctx context.Context, root string) error
 	Modules initramfs.ModulesOptions
 
 	Step func(step, detail string) // what is going on; may be nil
@@ -39,6 +44,7 @@ type Built struct {
 	Unchanged bool   // recipe and inputs are as they were: nothing was built
 	Log       string // what the programs said; "" if none ran
 	Saved     int64  // bytes that cleaning up removed
+	Kept      string // directory with the tree; "" if it was not to be kept
 }
 
 // BuildError is a failed build, with its log.
@@ -58,6 +64,9 @@ func Build(ctx context.Context, st *store.Store, o BuildOptions) (Built, error) 
 	}
 	if err := images.CheckName(o.Name); err != nil {
 		return Built{}, err
+	}
+	if (o.Keep || o.Edit != nil) && os.Geteuid() != 0 {
+		return Built{}, errors.New("only root can have the tree of a build as a directory")
 	}
 	meta := Meta{Name: o.Name, Recipe: o.Recipe.Name, Note: o.Note, Modules: o.Modules, Step: o.Step, Warn: o.Warn}
 	switch o.Recipe.Base {
@@ -85,7 +94,7 @@ func buildDebian(ctx context.Context, st *store.Store, o BuildOptions, meta Meta
 	}
 	c := cache{dir: filepath.Join(st.Dir(), "builds", "cache"), key: debian.Key(o.Recipe, sources, in, version)}
 	c.addModules(o.Modules)
-	if cacheable && !o.Force {
+	if cacheable && !o.Force && !o.Keep && o.Edit == nil {
 		if rec, ok := c.lookup(ctx, st, meta); ok {
 			rec, isNew, err := st.Commit(ctx, rec)
 			return Built{Record: rec, New: isNew, Unchanged: true}, err
@@ -104,7 +113,7 @@ func buildDebian(ctx context.Context, st *store.Store, o BuildOptions, meta Meta
 		}
 		return built, &BuildError{Log: log.Name(), Err: err}
 	}
-	if cacheable {
+	if cacheable && o.Edit == nil {
 		if err := c.save(built.Record, sources, in); err != nil {
 			meta.warn("the result was not noted, the next build will start from nothing: %v", err)
 		}
@@ -128,17 +137,62 @@ func runDebian(ctx context.Context, st *store.Store, o BuildOptions, meta Meta, 
 		t      *tree.Tree
 		digest images.Digest
 	)
-	res, err := debian.Build(ctx, opt, func(ctx context.Context, r io.Reader) error {
+	take := func(ctx context.Context, r io.Reader) error {
 		var err error
 		t, digest, err = st.AddTar(ctx, r, o.Name+".tar")
 		return err
-	})
+	}
+	root := filepath.Join(opt.TempDir, "root")
+	if o.Keep || o.Edit != nil {
+		take = func(ctx context.Context, r io.Reader) error { return extract(ctx, r, root, log) }
+	}
+	res, err := debian.Build(ctx, opt, take)
 	b.Saved = res.Saved
+	if err == nil && o.Edit != nil {
+		err = o.Edit(ctx, root)
+	}
 	if err != nil {
 		return b, err
 	}
-	b.Record, b.New, err = commitTree(ctx, st, t, digest, meta)
+	if t == nil {
+		meta.step("reading the tree", "")
+		if t, digest, err = st.AddDir(ctx, root); err != nil {
+			return b, err
+		}
+	}
+	if b.Record, b.New, err = commitTree(ctx, st, t, digest, meta); err != nil || !o.Keep {
+		return b, err
+	}
+	b.Kept, err = keep(root, filepath.Join(st.Dir(), "builds", "kept"), o.Name)
 	return b, err
+}
+
+// extract unpacks a tree with everything it has: owners by number, devices,
+// capabilities.
+func extract(ctx context.Context, r io.Reader, dir string, log io.Writer) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	return command.Run(ctx, command.Cmd{
+		Args: []string{"tar", "--extract", "--numeric-owner", "--preserve-permissions", "--xattrs", "--xattrs-include=*",
+			// A directory gets its time when all of it is there, in whatever order it comes.
+			"--delay-directory-restore", "--directory", dir},
+		Stdin: r, Log: log,
+	})
+}
+
+// keep moves a tree to where it stays until the next one of that name.
+func keep(root, dir, name string) (string, error) {
+	if err := durable.MkdirAll(dir, 0o700); err != nil {
+		return "", err
+	}
+	kept := filepath.Join(dir, name)
+	if _, err := os.Lstat(kept); err == nil {
+		if err := removeTree(kept); err != nil {
+			return "", err
+		}
+	}
+	return kept, os.Rename(root, kept)
 }
 
 // openLog starts the log of an image's build; the one before is kept.

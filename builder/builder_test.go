@@ -9,10 +9,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -196,17 +198,30 @@ func newArchive(t *testing.T, script string) *archive {
 	a.url = srv.URL
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for name, data := range system() {
-		h := &tar.Header{Name: "./" + name, Mode: 0o755, Size: int64(len(data))}
-		if target, ok := strings.CutPrefix(data, "->"); ok {
-			h = &tar.Header{Name: "./" + name, Typeflag: tar.TypeSymlink, Linkname: target, Mode: 0o777}
-			data = ""
+	files := system()
+	dirs := map[string]bool{}
+	for name := range files {
+		for d := filepath.Dir(name); d != "."; d = filepath.Dir(d) {
+			dirs[d] = true
 		}
+	}
+	put := func(h *tar.Header, data string) {
 		if err := w.WriteHeader(h); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.Write([]byte(data)); err != nil {
 			t.Fatal(err)
+		}
+	}
+	put(&tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o755}, "")
+	for _, d := range slices.Sorted(maps.Keys(dirs)) {
+		put(&tar.Header{Name: "./" + d + "/", Typeflag: tar.TypeDir, Mode: 0o755}, "")
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if target, ok := strings.CutPrefix(files[name], "->"); ok {
+			put(&tar.Header{Name: "./" + name, Typeflag: tar.TypeSymlink, Linkname: target, Mode: 0o777}, "")
+		} else {
+			put(&tar.Header{Name: "./" + name, Mode: 0o755, Size: int64(len(files[name]))}, files[name])
 		}
 	}
 	if err := w.Close(); err != nil {
@@ -305,7 +320,7 @@ func TestBuildFails(t *testing.T) {
 }
 
 func TestCancelBuild(t *testing.T) {
-	a := newArchive(t, `mkdir -p "$TMPDIR/mmdebstrap.x"; echo "I: working" >&2; exec sleep 1000`)
+	a := newArchive(t, `mkdir -p "$TMPDIR/mmdebstrap.x"; echo "slate-step: working" >&2; exec sleep 1000`)
 	st := openStore(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := builder.Build(ctx, st, builder.BuildOptions{Recipe: a.recipe(), Step: func(step, _ string) {
@@ -349,6 +364,43 @@ func TestSweep(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(work, name)); (err == nil) != want {
 			t.Errorf("%s is there: %v, want %v", name, err == nil, want)
 		}
+	}
+}
+
+func TestEditAndKeep(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can have the tree as a directory")
+	}
+	a := newArchive(t, goodBuild)
+	st := openStore(t)
+	first, err := builder.Build(t.Context(), st, builder.BuildOptions{Recipe: a.recipe()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := builder.Build(t.Context(), st, builder.BuildOptions{Recipe: a.recipe(), Keep: true})
+	if err != nil || kept.Record.Tree != first.Record.Tree || kept.New {
+		t.Errorf("a kept tree = %s, %v; want the same version %s", kept.Record.Ref(), err, first.Record.Ref())
+	}
+	if b, err := os.ReadFile(filepath.Join(kept.Kept, "usr/lib/os-release")); err != nil || len(b) == 0 {
+		t.Errorf("kept tree %s: %v", kept.Kept, err)
+	}
+	change := func(_ context.Context, root string) error {
+		return os.WriteFile(filepath.Join(root, "etc/by-hand"), []byte("x"), 0o644)
+	}
+	edited, err := builder.Build(t.Context(), st, builder.BuildOptions{Recipe: a.recipe(), Edit: change, Keep: true})
+	if err != nil || !edited.New || edited.Record.Number != 2 {
+		t.Errorf("edited = %s, new %v, %v; want a second version", edited.Record.Ref(), edited.New, err)
+	}
+	// What was done by hand is not what the recipe makes.
+	if b, err := builder.Build(t.Context(), st, builder.BuildOptions{Recipe: a.recipe()}); err != nil || b.Record.Tree != first.Record.Tree {
+		t.Errorf("the recipe again = %v, %v; want the first tree", b.Record.Tree.Short(), err)
+	}
+	no := errors.New("no")
+	if _, err := builder.Build(t.Context(), st, builder.BuildOptions{Recipe: a.recipe(), Edit: func(context.Context, string) error { return no }}); !errors.Is(err, no) {
+		t.Errorf("Build = %v, want the editor's error", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(st.Dir(), "builds/work")); err != nil || len(left) != 0 {
+		t.Errorf("the builds left %v, %v", left, err)
 	}
 }
 

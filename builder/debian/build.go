@@ -151,6 +151,18 @@ func hostAptSettings(ctx context.Context) string {
 	return aptSettings(out)
 }
 
+// stages are the words of mmdebstrap that begin something that takes a while,
+// and ours for it.
+var stages = map[string]string{
+	"running apt-get update":                           "reading package lists",
+	"downloading packages with apt":                    "downloading packages",
+	"extracting archives":                              "unpacking essential packages",
+	"installing essential packages":                    "installing essential packages",
+	"installing remaining packages inside the chroot":  "installing packages",
+	"installing remaining packages outside the chroot": "installing packages",
+	"creating tarball":                                 "reading the tree",
+}
+
 // watcher makes sense of what mmdebstrap and our scripts print.
 type watcher struct {
 	step   func(step, detail string)
@@ -174,8 +186,10 @@ func (w *watcher) line(l string) {
 	detail := l
 	if v, ok := strings.CutPrefix(l, "slate-step: "); ok {
 		w.now, detail = v, ""
-	} else if v, ok := strings.CutPrefix(l, "I: "); ok && !strings.HasPrefix(v, "running --") {
-		w.now, detail = strings.TrimRight(v, ". "), ""
+	} else if v, ok := strings.CutPrefix(l, "I: "); ok {
+		if step := stages[strings.TrimRight(v, ". ")]; step != "" {
+			w.now, detail = step, ""
+		}
 	}
 	if w.step != nil {
 		w.step(w.now, detail)

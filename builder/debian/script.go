@@ -62,6 +62,7 @@ done
 		step("setting up user " + u.Name)
 		addUser(&b, inside, r, u)
 	}
+	step("switching services on and off")
 	services(inside, r.System)
 	for i, s := range r.Scripts {
 		step("running script " + orDefault(s.Name, fmt.Sprint(i+1)))

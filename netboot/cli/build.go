@@ -3,11 +3,14 @@
 package cli
 
 import (
+	"bufio"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +19,7 @@ import (
 
 	"slate/builder"
 	"slate/builder/recipes"
+	"slate/builder/sandbox"
 	"slate/images"
 )
 
@@ -27,6 +31,8 @@ type buildCmd struct {
 	Note    string `help:"A remark to keep with the version." placeholder:"TEXT"`
 	Force   bool   `help:"Build even if neither the recipe nor the archives have changed."`
 
+	Shell      bool `help:"Open a shell in the tree before it becomes a version. Needs root."`
+	Keep       bool `help:"Keep the tree as a directory, to look at it. Needs root."`
 	ShowRecipe bool `help:"Print the recipe, as a start for one's own, and build nothing."`
 }
 
@@ -54,9 +60,17 @@ func (c *buildCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	terminal, ok := a.stdin.(*os.File)
+	if c.Shell && (!ok || !term.IsTerminal(int(terminal.Fd()))) {
+		return usageError{errors.New("--shell needs a terminal")}
+	}
 	p := newProgress(a.stderr)
+	var edit func(context.Context, string) error
+	if c.Shell {
+		edit = func(ctx context.Context, root string) error { return c.shell(ctx, a, p, terminal, root) }
+	}
 	b, err := builder.Build(ctx, st, builder.BuildOptions{
-		Recipe: r, Name: c.Name, Note: c.Note, Force: c.Force,
+		Recipe: r, Name: c.Name, Note: c.Note, Force: c.Force, Keep: c.Keep, Edit: edit,
 		Step: p.step, Warn: p.warn,
 	})
 	p.close()
@@ -75,6 +89,32 @@ func (c *buildCmd) Run(ctx context.Context, a *app) error {
 	return nil
 }
 
+// errDiscarded is the answer of a person who does not want what they did.
+var errDiscarded = errors.New("the tree was thrown away, no version was made")
+
+// shell lets a person change the tree, and asks whether it is to be kept: the
+// status of a shell is that of its last command, which says nothing.
+func (c *buildCmd) shell(ctx context.Context, a *app, p *progress, terminal *os.File, root string) error {
+	p.pause()
+	fmt.Fprintf(a.stderr, "This is the tree of the next version; leave it with exit or Ctrl-D. The network is up.\n")
+	err := sandbox.Run(ctx, sandbox.Options{
+		Root: root, Network: true, Terminal: terminal,
+		Args: []string{"/bin/sh", "-c", "if [ -x /bin/bash ]; then exec /bin/bash; fi; exec /bin/sh"},
+		Env:  []string{"HISTFILE=/dev/null", "debian_chroot=slate"},
+	})
+	var ended *exec.ExitError
+	if err != nil && !errors.As(err, &ended) {
+		return err
+	}
+	fmt.Fprint(a.stderr, "Make a version of it? [Y/n] ")
+	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
+	if err != nil || strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "n") {
+		return errDiscarded
+	}
+	p.resume()
+	return nil
+}
+
 func (c *buildCmd) report(a *app, b builder.Built, took time.Duration) {
 	rec := b.Record
 	what := "is new"
@@ -87,6 +127,9 @@ func (c *buildCmd) report(a *app, b builder.Built, took time.Duration) {
 	fmt.Fprintf(a.stdout, "%s %s (%d entries, %.0f MB, %.0f s)\n", rec.Ref(), what, rec.Entries, float64(rec.Size)/1e6, took.Seconds())
 	if k := rec.Kernel; k != nil && b.New {
 		fmt.Fprintf(a.stdout, "  kernel %s, %s, init %s\n", k.Release, rec.Arch, rec.Init)
+	}
+	if b.Kept != "" {
+		fmt.Fprintf(a.stdout, "  tree: %s\n", b.Kept)
 	}
 	if b.Log != "" {
 		fmt.Fprintf(a.stdout, "  log: %s\n", b.Log)
@@ -103,6 +146,7 @@ type progress struct {
 	mu     sync.Mutex
 	now    string
 	detail string
+	quiet  bool // somebody else has the terminal
 	stop   chan struct{}
 	done   sync.WaitGroup
 }
@@ -154,7 +198,24 @@ func (p *progress) warn(text string) {
 	fmt.Fprintf(p.w, "warning: %s\n", text)
 }
 
+// pause leaves the terminal to somebody else, until resume.
+func (p *progress) pause() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.clear()
+	p.quiet = true
+}
+
+func (p *progress) resume() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.quiet = false
+}
+
 func (p *progress) draw() {
+	if p.quiet {
+		return
+	}
 	text := fmt.Sprintf("%5.0fs %s", p.elapsed().Seconds(), p.now)
 	if p.detail != "" {
 		text += ": " + p.detail
