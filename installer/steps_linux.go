@@ -208,7 +208,8 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 // connect gets an address where the machine booted from, or elsewhere.
 func connect(ctx context.Context, b *Boot) error {
-	c := network.Connector{Root: b.Root, Boot: b.Settings.BootMAC, Hostname: b.Settings.Node, Patience: network.DefaultPatience(), Note: b.Note}
+	c := network.Connector{Root: b.Root, Boot: b.Settings.BootMAC, Hostname: b.Settings.Node, Patience: network.DefaultPatience(), Note: b.Note,
+		Check: b.leadsToServer, Drop: func(l network.Lease) { _ = network.Remove(l) }}
 	l, err := c.Connect(ctx)
 	if err != nil {
 		return err
@@ -224,6 +225,20 @@ func connect(ctx context.Context, b *Boot) error {
 	b.Note("%s has the address %s from %s, %s", l.Interface, l.Address, l.Server, length)
 	b.Reporter.Start(context.WithoutCancel(ctx), b.client())
 	return nil
+}
+
+// leadsToServer tries a lease: a machine with two cards may get an address on a
+// network that the appliance is not on.
+func (b *Boot) leadsToServer(ctx context.Context, l network.Lease) error {
+	if !b.Settings.NFS.Server.IsValid() {
+		return nil
+	}
+	if err := network.Apply(l); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	return root.Reach(ctx, b.Settings.NFS.Server.String(), b.Note)
 }
 
 func hasServer(b *Boot) (bool, string) {

@@ -224,8 +224,9 @@ func (a *Agent) waitLogin(ctx context.Context, limit time.Duration) bool {
 	defer cancel()
 	tick := time.NewTicker(a.look)
 	defer tick.Stop()
+	seen := logins{proc: a.Proc, kernel: map[string]bool{}}
 	for {
-		if HasLogin(a.Proc) {
+		if seen.found() {
 			return true
 		}
 		select {
@@ -236,14 +237,31 @@ func (a *Agent) waitLogin(ctx context.Context, limit time.Duration) bool {
 	}
 }
 
-// HasLogin looks for a getty, a login program or a display manager in /proc.
-func HasLogin(proc fs.FS) bool {
-	files, _ := fs.Glob(proc, "[0-9]*/comm")
-	for _, f := range files {
-		b, _ := fs.ReadFile(proc, f)
+// logins watches /proc for a program that asks for a login. Kernel threads, most
+// of what there is while a system starts, are looked at once only.
+type logins struct {
+	proc   fs.FS
+	kernel map[string]bool
+}
+
+// found reports whether a getty, a login program or a display manager runs.
+func (l *logins) found() bool {
+	entries, _ := fs.ReadDir(l.proc, ".")
+	for _, e := range entries {
+		pid := e.Name()
+		if pid[0] < '1' || pid[0] > '9' || l.kernel[pid] {
+			continue
+		}
+		b, err := fs.ReadFile(l.proc, pid+"/comm")
+		if err != nil {
+			continue
+		}
 		switch strings.TrimSpace(string(b)) {
 		case "agetty", "getty", "mingetty", "mgetty", "login", "gdm3", "gdm", "lightdm", "sddm":
 			return true
+		}
+		if args, err := fs.ReadFile(l.proc, pid+"/cmdline"); err == nil && len(args) == 0 {
+			l.kernel[pid] = true
 		}
 	}
 	return false

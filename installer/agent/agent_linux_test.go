@@ -166,19 +166,23 @@ func TestConfigKeepsEvents(t *testing.T) {
 	}
 }
 
-func TestHasLogin(t *testing.T) {
-	comm := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s + "\n")} }
-	for name, tt := range map[string]struct {
-		proc fstest.MapFS
-		want bool
-	}{
-		"nothing":      {fstest.MapFS{}, false},
-		"still coming": {fstest.MapFS{"1/comm": comm("systemd"), "self/comm": comm("agetty")}, false},
-		"getty":        {fstest.MapFS{"1/comm": comm("systemd"), "200/comm": comm("agetty")}, true},
-		"logged in":    {fstest.MapFS{"77/comm": comm("login")}, true},
-	} {
-		if got := HasLogin(tt.proc); got != tt.want {
-			t.Errorf("%s: HasLogin() = %v, want %v", name, got, tt.want)
-		}
+func TestLogins(t *testing.T) {
+	text := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }
+	proc := fstest.MapFS{
+		"1/comm": text("systemd\n"), "1/cmdline": text("/sbin/init\x00"), "self/comm": text("agetty\n"), "meminfo": text(""),
+		"2/comm": text("kthreadd\n"), "2/cmdline": text(""),
+	}
+	l := logins{proc: proc, kernel: map[string]bool{}}
+	if l.found() || len(l.kernel) != 1 || !l.kernel["2"] {
+		t.Errorf("found a login before there is one, or %v as kernel threads", l.kernel)
+	}
+	proc["1/comm"] = text("systemd2\n") // a program may become another one
+	proc["77/comm"], proc["77/cmdline"] = text("sh\n"), text("sh\x00")
+	if l.found() {
+		t.Error("a shell is no login")
+	}
+	proc["77/comm"] = text("agetty\n")
+	if !l.found() {
+		t.Error("the shell that became a getty was not found")
 	}
 }

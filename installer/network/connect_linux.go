@@ -19,6 +19,11 @@ type Connector struct {
 	Hostname string
 	Patience Patience
 	Note     func(format string, a ...any)
+	// Check, if set, is asked on a machine with several interfaces whether a lease
+	// leads where the machine has to go; Drop undoes what it did when it does not.
+	// With no lease that does, the first one is taken.
+	Check func(context.Context, Lease) error
+	Drop  func(Lease)
 
 	// Replaced in tests.
 	list    func() []Interface
@@ -60,6 +65,7 @@ func (c *Connector) Connect(ctx context.Context) (Lease, error) {
 		return Lease{}, err
 	}
 	why := map[string]error{}
+	var second *Lease // best so far: an address, but not the way to the server
 	for round := range max(c.Patience.Rounds, 1) {
 		order := Order(c.list(), c.Boot)
 		if err := c.up(order); err != nil {
@@ -79,11 +85,23 @@ func (c *Connector) Connect(ctx context.Context) (Lease, error) {
 			actx, cancel := context.WithTimeout(ctx, c.Patience.DHCP)
 			l, err := c.acquire(actx, i)
 			cancel()
+			if err == nil && c.Check != nil && len(order) > 1 {
+				if err = c.Check(ctx, l); err != nil {
+					err = fmt.Errorf("%s has the address %v, but %w", i.Name, l.Address, err)
+					c.Drop(l)
+					if second == nil {
+						second = &l
+					}
+				}
+			}
 			if err == nil {
 				return l, nil
 			}
 			why[i.Name] = err
 			c.Note("%v", err)
+		}
+		if second != nil {
+			return *second, nil
 		}
 		if ctx.Err() != nil {
 			break

@@ -104,6 +104,46 @@ func TestConnect(t *testing.T) {
 	}
 }
 
+// Two networks with DHCP, one of which leads to the server.
+func TestConnectPrefersTheWayToTheServer(t *testing.T) {
+	eth := []Interface{{Index: 1, Name: "eth0"}, {Index: 2, Name: "eth1"}}
+	for _, tt := range []struct {
+		name    string
+		ifaces  []Interface
+		leads   string // the interface that does
+		want    string
+		dropped []string
+	}{
+		{"the first", eth, "eth0", "eth0", nil},
+		{"the second", eth, "eth1", "eth1", []string{"eth0"}},
+		{"none: the server may be away, the first is as good as any", eth, "", "eth0", []string{"eth0", "eth1"}},
+		{"only one: nothing to choose", eth[:1], "", "eth0", nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				up := map[string]time.Duration{"eth0": 0, "eth1": 0}
+				r := room{start: time.Now(), ifaces: tt.ifaces, link: up, dhcp: map[string]bool{"eth0": true, "eth1": true}}
+				var dropped []string
+				c := Connector{Patience: DefaultPatience(), list: r.list, acquire: r.acquire, up: func([]Interface) error { return nil },
+					Check: func(_ context.Context, l Lease) error {
+						if l.Interface != tt.leads {
+							return errors.New("the server does not answer")
+						}
+						return nil
+					},
+					Drop: func(l Lease) { dropped = append(dropped, l.Interface) }}
+				l, err := c.Connect(t.Context())
+				if err != nil || l.Interface != tt.want {
+					t.Errorf("Connect() = %q, %v, want %q", l.Interface, err, tt.want)
+				}
+				if d := cmp.Diff(tt.dropped, dropped); d != "" {
+					t.Errorf("dropped (- want, + got):\n%s", d)
+				}
+			})
+		})
+	}
+}
+
 func TestConnectEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := room{start: time.Now(), ifaces: []Interface{{Index: 1, Name: "eth0"}}, link: map[string]time.Duration{"eth0": 0}}

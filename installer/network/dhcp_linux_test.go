@@ -107,7 +107,7 @@ func proxy(p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 
 func client(w *wire) Client {
 	return Client{Interface: Interface{Name: "eth0", Index: 3, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}}, Hostname: "n1",
-		Conn: func() (net.PacketConn, error) { return w, nil }, First: time.Millisecond}
+		Conn: func() (net.PacketConn, error) { return w, nil }, First: 200 * time.Millisecond}
 }
 
 func TestAcquireSkipsOffersWithoutAnAddress(t *testing.T) {
@@ -133,7 +133,7 @@ func TestAcquireSaysWhoItIs(t *testing.T) {
 }
 
 func TestAcquireTriesAgain(t *testing.T) {
-	lost := 3
+	lost := 2
 	w := newWire(func(p *dhcpv4.DHCPv4) *dhcpv4.DHCPv4 {
 		if lost > 0 {
 			lost--
@@ -144,8 +144,8 @@ func TestAcquireTriesAgain(t *testing.T) {
 	if _, err := client(w).Acquire(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := w.types(); len(got) != 5 {
-		t.Errorf("sent %v, want 4 discovers and a request", got)
+	if got := w.types(); len(got) != 4 {
+		t.Errorf("sent %v, want 3 discovers and a request", got)
 	}
 }
 
@@ -158,9 +158,7 @@ func TestAcquireRepeatsTheRequest(t *testing.T) {
 		}
 		return proper(p)
 	})
-	c := client(w)
-	c.First = 50 * time.Millisecond
-	if _, err := c.Acquire(t.Context()); err != nil {
+	if _, err := client(w).Acquire(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	want := []dhcpv4.MessageType{dhcpv4.MessageTypeDiscover, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeRequest}
