@@ -169,7 +169,9 @@ func startSlate(t testing.TB, exports string, env ...string) *server {
 	}
 	cmd := exec.Command(self)
 	cmd.Env = append(append(os.Environ(), serveEnv+"="+exports), env...)
-	cmd.Stderr = os.Stderr
+	if len(env) == 0 {
+		cmd.Stderr = os.Stderr // go-nfs logs each call that it does not know
+	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
