@@ -112,6 +112,9 @@ func Changes(tree fs.FS, f Facts) []Change {
 	initSystem := DetectInit(tree)
 	text, kept := Fstab(fstab, initSystem)
 	out = append(out, Change{Path: "/etc/fstab", Text: text})
+	if !exists(tree, "etc/mtab") {
+		out = append(out, Change{Path: "/etc/mtab", Link: "../proc/self/mounts"})
+	}
 	out = append(out, resolver(tree, f)...)
 	out = append(out, hostKeyChanges(tree)...)
 	out = append(out, bootInterface(tree, f)...)
@@ -335,8 +338,8 @@ func openRC(tree fs.FS, f Facts) []Change {
 			Change{Path: "/etc/conf.d/hwclock", Append: true, Text: "\n# slate: /etc/adjtime is not kept\nclock_systohc=\"NO\"\n"},
 			Change{Path: "/etc/conf.d/hostname", Text: "hostname=\"" + f.Node + "\"\n"})
 	}
-	for _, level := range []string{"boot", "default", "shutdown", "sysinit"} {
-		for _, s := range []string{"net." + f.Interface, "mount-ro", "fsck", "swap", "seedrng", "urandom"} {
+	for _, level := range []string{"boot", "default", "shutdown", "sysinit", "off"} {
+		for _, s := range []string{"net." + f.Interface, "mount-ro", "fsck", "swap", "seedrng", "urandom", "savecache"} {
 			if p := "etc/runlevels/" + level + "/" + s; exists(tree, p) {
 				out = append(out, Change{Path: "/" + p, Remove: true})
 			}

@@ -106,7 +106,7 @@ func TestChanges(t *testing.T) {
 	}
 	gentoo := fstest.MapFS{
 		"sbin/init": file(""), "sbin/openrc": file(""), "etc/inittab": file("#s0:x ttyS0\nx1:12345:respawn:/sbin/agetty 38400 ttyS1 linux\n"), "etc/conf.d": dir(), "etc/fstab": file("LABEL=boot /boot ext4 noauto 0 0\n"),
-		"etc/runlevels/boot/swap": link("/etc/init.d/swap"), "etc/runlevels/boot/hostname": link("/etc/init.d/hostname"),
+		"etc/mtab": file(""), "etc/runlevels/boot/swap": link("/etc/init.d/swap"), "etc/runlevels/off/savecache": link("/etc/init.d/savecache"), "etc/runlevels/boot/hostname": link("/etc/init.d/hostname"),
 		"etc/runlevels/default/net.eth0": link("/etc/init.d/net.lo"), "etc/runlevels/shutdown/mount-ro": link("/etc/init.d/mount-ro"),
 	}
 	for name, tree := range map[string]fstest.MapFS{"debian": debian, "resolved": resolved, "gentoo": gentoo} {
