@@ -3,6 +3,7 @@
 package dhcp_test
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -242,4 +243,29 @@ func TestClientBehindARelay(t *testing.T) {
 	if e := l.await(dhcp.EventAck); e.Client.Relay.IsValid() || e.Addr != addr("10.78.0.100") {
 		t.Errorf("renewal of %v through relay %v, want it direct", e.Addr, e.Client.Relay)
 	}
+}
+
+// One server on two interfaces: each machine gets an address of its own network,
+// from the server's address there.
+func TestTwoInterfaces(t *testing.T) {
+	labtest.Need(t, "udhcpc")
+	l := newLAN(t)
+	second := l.bridge + "b"
+	l.must(l.home.Bridge(second))
+	t.Cleanup(func() { l.home.Delete(second) })
+	l.must(l.home.Address(second, netip.MustParsePrefix("10.79.0.1/24")))
+	pc := l.machineApart()
+	l.must(pc.Veth("eth0", l.home, second+"p"))
+	l.must(l.home.Attach(second+"p", second))
+
+	there := dhcp.Subnet{Interface: second, Server: addr("10.79.0.1"), Prefix: netip.MustParsePrefix("10.79.0.0/24"), First: addr("10.79.0.5"), Last: addr("10.79.0.6")}
+	s := &dhcp.Server{Subnets: []dhcp.Subnet{l.subnet(), there}, Events: l.event, SkipProbe: true}
+	c1 := l.listen(67)
+	c2, err := dhcp.Listen(t.Context(), second, 67)
+	l.must(err)
+	defer c2.Close()
+	stop := l.run(func(ctx context.Context) error { return s.Serve(ctx, c1, c2) })
+	defer stop()
+	l.start(pc, udhcpcHook, "udhcpc", "-f", "-i", "eth0", "-s", "SCRIPT", "-t", "5", "-T", "2").expect("bound 10.79.0.5")
+	l.start(l.machine(), udhcpcHook, "udhcpc", "-f", "-i", "eth0", "-s", "SCRIPT", "-t", "5", "-T", "2").expect("bound 10.77.0.100")
 }

@@ -16,7 +16,7 @@ import (
 // a crash at the end each has what it was last told, and so after a second crash
 // that follows at once.
 func TestCrashAfterManyRenewals(t *testing.T) {
-	const clients, rounds = 200, 60
+	const clients, rounds = 100, 40
 	dir := t.TempDir()
 	path := filepath.Join(dir, "leases.db")
 	p := newPool(t, open(t, path), "10.0.0.1", "10.0.0.250")
@@ -24,7 +24,7 @@ func TestCrashAfterManyRenewals(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range clients {
 		wg.Go(func() {
-			client := fmt.Sprintf("client %d, with a name that fills the journal %0100d", i, i)
+			client := fmt.Sprintf("client %d, with a name that fills the journal %0400d", i, i)
 			a, _, err := p.Offer(client, addr("10.0.0.1"))
 			for r := range rounds {
 				d := time.Duration(r+1) * time.Hour
