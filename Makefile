@@ -53,7 +53,10 @@ demo:
 # Measures against the peers, in one run each; see docs/performance.md.
 bench: build
 	testbed/deps.sh bench
-	CGO_ENABLED=1 $(GO) test ./tftp -run TestPeers -tftp.peers=7 -v
+	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only
+	test -d $(CACHE)/tree || $(AS_ROOT) bin/slate --config $(CACHE)/demo/slate.toml image export demo@stable $(CACHE)/tree --format dir
+	$(AS_ROOT) $(GO) test ./tftp -count=1 -run TestPeers -tftp.peers=7 -v
+	$(AS_ROOT) $(GO) test ./nfs/nfsbench -count=1 -timeout 30m -run Bench -v -nfsbench -rounds 5 -tree $(CACHE)/tree
 
 size: build
 	@wc -c bin/slate bin/slate-init

@@ -41,6 +41,7 @@ bench="$test
 /usr/sbin/atftpd atftpd
 /usr/bin/ganesha.nfsd nfs-ganesha
 /usr/lib/x86_64-linux-gnu/ganesha/libfsalvfs.so nfs-ganesha-vfs
+/usr/sbin/rpcbind rpcbind
 /usr/sbin/kea-dhcp4 kea-dhcp4-server
 /usr/sbin/perfdhcp kea-admin
 /usr/bin/mksquashfs squashfs-tools
