@@ -85,8 +85,8 @@ type Boot struct {
 
 	mu    sync.Mutex
 	step  api.Step
-	limit time.Duration
 	note  string
+	since time.Time // of the note
 	log   strings.Builder
 }
 
@@ -112,7 +112,9 @@ func (b *Boot) Note(format string, a ...any) {
 	s := fmt.Sprintf(format, a...)
 	b.mu.Lock()
 	same := b.note == s
-	b.note = s
+	if !same {
+		b.note, b.since = s, time.Now()
+	}
 	step := b.step
 	b.mu.Unlock()
 	if !same {
@@ -131,19 +133,21 @@ func (b *Boot) keys() <-chan screen.Key {
 	return b.Console.Keys()
 }
 
-func (b *Boot) begin(step api.Step, limit time.Duration) {
+func (b *Boot) begin(step api.Step) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.step, b.limit, b.note = step, limit, ""
+	b.step, b.note, b.since = step, "", time.Now()
 }
 
-func (b *Boot) waitingFor() string {
+// waitingFor gives what the step waits for, and how long it has.
+func (b *Boot) waitingFor() (string, time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.note == "" {
-		return "still at it"
+	what := b.note
+	if what == "" {
+		what = "still at it"
 	}
-	return b.note
+	return what, time.Since(b.since)
 }
 
 func (b *Boot) event(step api.Step, state api.State, text string) {

@@ -99,7 +99,7 @@ func (r *Runner) back(i int, to api.Step) int {
 // notice that its time is up.
 func (r *Runner) one(ctx context.Context, b *Boot, s Stage, position string) error {
 	start := time.Now()
-	b.begin(s.Name, s.Limit)
+	b.begin(s.Name)
 	b.printf("slate: step %s (%s) ...\n", s.Name, position)
 	b.event(s.Name, api.StateStart, "")
 	ctx, stop := context.WithCancelCause(ctx)
@@ -115,7 +115,7 @@ func (r *Runner) one(ctx context.Context, b *Boot, s Stage, position string) err
 	}
 	done := make(chan error, 1)
 	go func() { done <- guarded(func() error { return s.Run(ctx, b) }) }()
-	err := r.wait(ctx, b, s, start, done, limit, stop)
+	err := r.wait(ctx, b, s, done, limit, stop)
 	if cause := context.Cause(ctx); err != nil && cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w (%w)", cause, err)
 	}
@@ -130,11 +130,12 @@ func (r *Runner) one(ctx context.Context, b *Boot, s Stage, position string) err
 	return nil
 }
 
-func (r *Runner) wait(ctx context.Context, b *Boot, s Stage, start time.Time, done <-chan error, limit <-chan time.Time, stop context.CancelCauseFunc) error {
+func (r *Runner) wait(ctx context.Context, b *Boot, s Stage, done <-chan error, limit <-chan time.Time, stop context.CancelCauseFunc) error {
 	var keys <-chan screen.Key
 	if s.Limit > 0 { // a stage without a limit reads the keys itself
 		keys = b.keys()
 	}
+	told := false
 	tick := time.NewTicker(or(r.remind, 5*time.Second))
 	defer tick.Stop()
 	for {
@@ -149,7 +150,12 @@ func (r *Runner) wait(ctx context.Context, b *Boot, s Stage, start time.Time, do
 			return fmt.Errorf("%w, and it does not stop: %w", context.Cause(ctx), errStuck)
 		case <-tick.C:
 			if s.Limit > 0 {
-				b.printf("slate:   %s, %.0f s of %.0f s (Ctrl-C interrupts)\n", b.waitingFor(), time.Since(start).Seconds(), s.Limit.Seconds())
+				what, so := b.waitingFor()
+				b.printf("slate:   %s, %.0f s\n", what, so.Seconds())
+				if !told && keys != nil {
+					b.printf("slate:   Ctrl-C interrupts step %s\n", s.Name)
+				}
+				told = true
 			}
 		}
 	}

@@ -164,7 +164,7 @@ func (e *noModulesError) Hint() string {
 
 // wantedModules are those that no device asks for.
 func wantedModules() []string {
-	return []string{"af_packet", "unix", "nfs", "nfsv3", "overlay"}
+	return []string{"af_packet", "nfs", "nfsv3", "overlay"}
 }
 
 // hardware loads drivers until nothing new appears, then keeps looking in the
