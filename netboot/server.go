@@ -284,7 +284,7 @@ func (s *Server) published() (map[string][]string, error) {
 }
 
 func (s *Server) bootServer() boot.Server {
-	return boot.Server{Addr: s.addr, HTTPPort: s.Settings.HTTP.Port}
+	return boot.Server{Addr: s.addr, HTTPPort: s.Settings.HTTP.Port, Has: s.loaders.has}
 }
 
 // status describes the appliance.

@@ -31,8 +31,15 @@ func TestChooseLoader(t *testing.T) {
 		{"iPXE on UEFI", boot.Client{PXE: true, IPXE: true, Arch: 7}, "", script, "boot script"},
 		{"iPXE without class", boot.Client{IPXE: true}, "", script, "boot script"},
 		{"HTTP boot", boot.Client{HTTPClient: true, Arch: 16}, "", "http://10.77.0.1:8070/loader/snponly.efi", "by URL"},
-		{"HTTP boot arm64", boot.Client{HTTPClient: true, Arch: 19}, "", "", "no loader for HTTP boot of UEFI arm64"},
-		{"UEFI arm64", boot.Client{PXE: true, Arch: 11}, "", "", "no loader for UEFI arm64"},
+		{"HTTP boot arm64", boot.Client{HTTPClient: true, Arch: 19}, "", "http://10.77.0.1:8070/loader/snponly-arm64.efi", "by URL"},
+		{"HTTP boot of a BIOS", boot.Client{HTTPClient: true}, "", "", "no loader for HTTP boot of BIOS"},
+		{"UEFI arm64", boot.Client{PXE: true, Arch: 11}, "snponly-arm64.efi", "", "UEFI arm64 PXE"},
+		{"UEFI with iPXE's drivers", boot.Client{PXE: true, Arch: 7, Loader: "ipxe"}, "ipxe.efi", "", "as config.d says"},
+		{"UEFI with Secure Boot", boot.Client{PXE: true, Arch: 7, Loader: "grub"}, "shimx64.efi", "", "shim and GRUB"},
+		{"HTTP boot with Secure Boot", boot.Client{HTTPClient: true, Arch: 16, Loader: "grub"}, "", "", "cannot boot by HTTP"},
+		{"BIOS where config.d says grub", boot.Client{PXE: true, Loader: "grub"}, "undionly.kpxe", "", "BIOS PXE"},
+		{"UEFI where config.d says undionly", boot.Client{PXE: true, Arch: 7, Loader: "undionly"}, "snponly.efi", "", "UEFI x64 PXE"},
+		{"iPXE where config.d says grub", boot.Client{PXE: true, IPXE: true, Arch: 7, Loader: "grub"}, "", script, "boot script"},
 		{"UEFI 32 bit", boot.Client{PXE: true, Arch: 6}, "", "", "no loader for UEFI 32-bit"},
 		{"unheard of", boot.Client{PXE: true, Arch: 77}, "", "", "no loader for architecture 77"},
 		{"a running system", boot.Client{}, "", "", "not a network boot"},
@@ -43,6 +50,26 @@ func TestChooseLoader(t *testing.T) {
 				t.Errorf("ChooseLoader = %+v, %v, want file %q, URL %q, reason with %q", l, ok, c.file, c.url, c.reason)
 			}
 		})
+	}
+}
+
+// A loader whose file is missing is not named: the machine goes on to its next
+// boot device at once.
+func TestChooseLoaderLeavesOutWhatIsMissing(t *testing.T) {
+	for _, c := range []struct {
+		client boot.Client
+		lacks  string
+	}{
+		{boot.Client{PXE: true, Arch: 11}, "snponly-arm64.efi"},
+		{boot.Client{PXE: true, Arch: 7, Loader: "grub"}, "shimx64.efi"},
+		{boot.Client{PXE: true, Arch: 7, Loader: "grub"}, "grubx64.efi"},
+		{boot.Client{HTTPClient: true, Arch: 16}, "snponly.efi"},
+	} {
+		s := server
+		s.Has = func(name string) bool { return name != c.lacks }
+		if l, ok := boot.ChooseLoader(c.client, s); ok || !strings.Contains(l.Reason, c.lacks) {
+			t.Errorf("without %s: ChooseLoader(%+v) = %+v, %v, want a reason that names it", c.lacks, c.client, l, ok)
+		}
 	}
 }
 

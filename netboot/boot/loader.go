@@ -10,6 +10,7 @@ import (
 	"net/netip"
 
 	"slate/netboot/api"
+	"slate/netboot/config"
 )
 
 // Arch is the client system architecture of DHCP option 93 (RFC 4578, section
@@ -48,16 +49,20 @@ func (a Arch) String() string {
 // Client is what a machine's DHCP request says about the machine.
 type Client struct {
 	Arch       Arch
-	PXE        bool // vendor class PXEClient
-	HTTPClient bool // vendor class HTTPClient: UEFI HTTP boot
-	IPXE       bool // user class iPXE: the loader itself asks
+	PXE        bool          // vendor class PXEClient
+	HTTPClient bool          // vendor class HTTPClient: UEFI HTTP boot
+	IPXE       bool          // user class iPXE: the loader itself asks
+	Loader     config.Loader // what config.d says; "": as the firmware needs
 }
 
 // Server is where the appliance answers.
 type Server struct {
 	Addr     netip.Addr
 	HTTPPort int
+	Has      func(loader string) bool // whether a loader file is there; nil: all are
 }
+
+func (s Server) has(loader string) bool { return s.Has == nil || s.Has(loader) }
 
 // URL returns the URL of a path on the appliance.
 func (s Server) URL(path string) string {
@@ -73,29 +78,63 @@ type Loader struct {
 
 // Names of the loaders the appliance serves, by TFTP and below api.PathLoader.
 const (
-	LoaderBIOS = "undionly.kpxe"
-	LoaderX64  = "snponly.efi"
+	LoaderBIOS    = "undionly.kpxe"
+	LoaderX64     = "snponly.efi" // on the firmware's own driver
+	LoaderX64Full = "ipxe.efi"    // with drivers of its own
+	LoaderARM64   = "snponly-arm64.efi"
+	LoaderShim    = "shimx64.efi" // what Secure Boot trusts; it asks for LoaderGRUB by itself
+	LoaderGRUB    = "grubx64.efi"
 )
-
-// Loaders are all of them.
-func Loaders() []string { return []string{LoaderBIOS, LoaderX64} }
 
 // ChooseLoader decides what answers a machine's DHCP request. If there is
 // nothing to load for it, ok is false and Reason says why.
 func ChooseLoader(c Client, s Server) (l Loader, ok bool) {
+	none := func(format string, args ...any) (Loader, bool) {
+		return Loader{Reason: fmt.Sprintf(format, args...)}, false
+	}
 	switch {
 	case c.IPXE:
 		return Loader{URL: s.URL(api.PathScript), Reason: "iPXE runs already: boot script"}, true
-	case c.HTTPClient && c.Arch == ArchX64HTTP:
-		return Loader{URL: s.URL(api.PathLoader + LoaderX64), Reason: c.Arch.String() + " boot: iPXE by URL"}, true
-	case c.HTTPClient:
-		return Loader{Reason: "no loader for HTTP boot of " + c.Arch.String()}, false
-	case !c.PXE:
-		return Loader{Reason: "not a network boot: an address, no loader"}, false
-	case c.Arch == ArchBIOS:
-		return Loader{File: LoaderBIOS, Reason: "BIOS PXE: iPXE on the firmware's own driver"}, true
-	case c.Arch == ArchX64 || c.Arch == ArchEBC:
-		return Loader{File: LoaderX64, Reason: c.Arch.String() + " PXE: iPXE on the firmware's own driver"}, true
+	case !c.PXE && !c.HTTPClient:
+		return none("not a network boot: an address, no loader")
 	}
-	return Loader{Reason: "no loader for " + c.Arch.String()}, false
+	file, why := loaderFor(c)
+	switch {
+	case file == "" && c.HTTPClient:
+		return none("no loader for HTTP boot of %s", c.Arch)
+	case file == "":
+		return none("no loader for %s", c.Arch)
+	case file == LoaderShim && c.HTTPClient:
+		return none("GRUB, which config.d asks for, cannot boot by HTTP: waiting for PXE")
+	case file == LoaderShim && !s.has(LoaderGRUB):
+		return none("the file of the loader %s is missing", LoaderGRUB)
+	case !s.has(file):
+		return none("the file of the loader %s is missing", file)
+	case c.HTTPClient:
+		return Loader{URL: s.URL(api.PathLoader + file), Reason: c.Arch.String() + " boot: " + why + " by URL"}, true
+	}
+	return Loader{File: file, Reason: c.Arch.String() + " PXE: " + why}, true
+}
+
+// loaderFor finds the file for the kind of machine, and says what it is. A loader
+// that config.d names counts for the machines that can run it; "" if there is none.
+func loaderFor(c Client) (file, why string) {
+	const snp = "iPXE on the firmware's own driver"
+	switch c.Arch {
+	case ArchBIOS:
+		if !c.HTTPClient {
+			return LoaderBIOS, snp
+		}
+	case ArchX64, ArchEBC, ArchX64HTTP:
+		switch c.Loader {
+		case config.LoaderIPXE:
+			return LoaderX64Full, "iPXE with drivers of its own, as config.d says"
+		case config.LoaderGRUB:
+			return LoaderShim, "shim and GRUB, as config.d says"
+		}
+		return LoaderX64, snp
+	case ArchARM64, ArchARM64HTTP:
+		return LoaderARM64, snp
+	}
+	return "", ""
 }

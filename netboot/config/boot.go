@@ -21,10 +21,24 @@ const (
 	ChoicePowerOff = "poweroff"
 )
 
+// Loader is a network boot loader by its name in config.d.
+type Loader string
+
+// The loaders (Boot.Loader). A machine that cannot run the one that is named gets
+// the one that its firmware needs.
+const (
+	LoaderAuto     Loader = ""
+	LoaderUndionly Loader = "undionly" // BIOS: iPXE on the firmware's driver
+	LoaderSNPOnly  Loader = "snponly"  // UEFI: iPXE on the firmware's driver
+	LoaderIPXE     Loader = "ipxe"     // UEFI: iPXE with drivers of its own
+	LoaderGRUB     Loader = "grub"     // UEFI x64: shim and GRUB, signed for Secure Boot
+)
+
 // Boot is system/boot.conf: what a node boots, and how.
 type Boot struct {
 	Image   string   `toml:"image"`   // image reference; empty: the only image that has a stable channel
 	Mode    string   `toml:"mode"`    // ModeAsk or ModeDiskless
+	Loader  Loader   `toml:"loader"`  // one of the Loader constants
 	Choice  string   `toml:"choice"`  // one of the Choice constants
 	Timeout int      `toml:"timeout"` // seconds the chooser waits; 0 waits for ever
 	Cmdline []string `toml:"cmdline"` // words added to the kernel command line
@@ -43,6 +57,7 @@ func (b *Boot) check(d *Doc) []error {
 		}
 	}
 	oneOf("mode", b.Mode, ModeAsk, ModeDiskless)
+	oneOf("loader", string(b.Loader), "", string(LoaderUndionly), string(LoaderSNPOnly), string(LoaderIPXE), string(LoaderGRUB))
 	oneOf("choice", b.Choice, ChoiceDiskless, ChoiceShell, ChoiceReboot, ChoicePowerOff)
 	if b.Timeout < 0 || b.Timeout > 24*60*60 {
 		errs = append(errs, d.Errorf("timeout", "%d seconds is not between 0 and a day", b.Timeout))

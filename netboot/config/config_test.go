@@ -72,6 +72,7 @@ func TestMergeAndExplain(t *testing.T) {
 		"system/boot.conf cmdline":          "system/boot.conf:3",
 		"system/boot.conf console":          "default",
 		"system/boot.conf image":            "default",
+		"system/boot.conf loader":           "default",
 		"system/etc.conf hostname":          "nodes/pc1/system/etc.conf:1",
 		"controller/tmpfs.conf limit.total": "default",
 	}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package grub writes configurations for GRUB's network image, the only loader
+// that Secure Boot lets start (GRUB manual, "Networking"). It fetches everything by
+// TFTP: the signed image has no HTTP. The package knows nothing of nodes or images
+// beyond the text it is given.
+package grub
+
+import (
+	"bytes"
+	"embed"
+	"fmt"
+	"net"
+	"strings"
+	"text/template"
+)
+
+// Names under which GRUB asks for its configurations by TFTP: the first is built
+// into the signed image, the second is what the first sends a machine to.
+const (
+	MainFile   = "grub/grub.cfg"
+	nodePrefix = "grub/node-"
+	nodeSuffix = ".cfg"
+)
+
+// NodeMAC returns the hardware address in the name of a node's configuration.
+func NodeMAC(file string) (net.HardwareAddr, bool) {
+	s, ok := strings.CutPrefix(file, nodePrefix)
+	s, ok2 := strings.CutSuffix(s, nodeSuffix)
+	mac, err := net.ParseMAC(s)
+	return mac, ok && ok2 && err == nil && len(mac) == 6
+}
+
+//go:embed *.cfg.tmpl
+var files embed.FS
+
+// How the configurations retry, in seconds.
+const (
+	tries       = "1 2 3 4 5"
+	pause       = 5
+	giveUpPause = 10
+)
+
+// Configs renders configurations. Make one with New.
+type Configs struct{ t *template.Template }
+
+// New parses the templates.
+func New() (*Configs, error) {
+	t := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"quote": quote})
+	if _, err := t.ParseFS(files, "*.cfg.tmpl"); err != nil {
+		return nil, fmt.Errorf("GRUB templates: %w", err)
+	}
+	return &Configs{t}, nil
+}
+
+// Boot is what a node's configuration needs to know.
+type Boot struct {
+	Node, Image, BootID string
+	Server              string // address of the TFTP server
+	Kernel              string // its name there
+	Initrds             []string
+	Cmdline             []string
+}
+
+// Main returns the configuration that sends each machine to its own.
+func (c *Configs) Main(server string) ([]byte, error) {
+	return c.render("main.cfg.tmpl", map[string]any{"Server": server, "Prefix": nodePrefix, "Suffix": nodeSuffix, "GiveUpPause": giveUpPause})
+}
+
+// Boot returns the configuration that loads and starts a kernel.
+func (c *Configs) Boot(b Boot) ([]byte, error) {
+	return c.render("boot.cfg.tmpl", struct {
+		Boot
+		Tries              string
+		Pause, GiveUpPause int
+	}{b, tries, pause, giveUpPause})
+}
+
+// Refuse returns the configuration that says why a machine is not started.
+func (c *Configs) Refuse(node, reason, hint string) ([]byte, error) {
+	return c.render("refuse.cfg.tmpl", map[string]any{"Node": node, "Reason": reason, "Hint": hint, "GiveUpPause": giveUpPause})
+}
+
+func (c *Configs) render(name string, data any) ([]byte, error) {
+	var b bytes.Buffer
+	if err := c.t.ExecuteTemplate(&b, name, data); err != nil {
+		return nil, fmt.Errorf("GRUB configuration %s: %w", name, err)
+	}
+	return b.Bytes(), nil
+}
+
+// quote makes text one word of GRUB's language that nothing in is expanded: single
+// quotes keep everything but themselves. What its console cannot show becomes a space.
+func quote(text string) string {
+	text = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return ' '
+		}
+		return r
+	}, text)
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}
