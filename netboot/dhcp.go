@@ -82,6 +82,9 @@ type booter struct{ *Server }
 
 // Boot decides which loader the client is told.
 func (b booter) Boot(_ context.Context, c dhcp.Client) (dhcp.Boot, bool) {
+	if b.ignores(nodes.Facts{MAC: c.MAC.String(), UUID: c.UUID}) {
+		return dhcp.Boot{Reason: boot.ReasonIgnored}, false
+	}
 	l, ok := boot.ChooseLoader(bootClient(c), b.bootServer())
 	return dhcp.Boot{NextServer: b.addr, File: l.File, URL: l.URL, Reason: l.Reason}, ok
 }
@@ -127,6 +130,10 @@ func (s *Server) dhcpEvent(ev dhcp.Event) {
 	}
 	if ev.Addr.IsValid() {
 		f.Address = ev.Addr.String()
+	}
+	if s.ignores(f) {
+		s.nodes.Seen(f)
+		return
 	}
 	if e.Text == "" {
 		e.Text = c.Kind() + ": " + cmp.Or(ev.Boot.File, ev.Boot.URL, ev.Boot.Reason)

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strings"
 
 	"slate/netboot/api"
 	"slate/netboot/boot"
@@ -23,7 +22,9 @@ func (s *Server) httpHandler() http.Handler {
 		ControllerDigest: s.controllerDigest,
 		Blob:             s.store.OpenBlob,
 		Report:           s.nodes.Report,
-		Status:           s.status,
+		Facts:            s.nodes.Hardware,
+		Orders:           s.nodes.Listening,
+		Status:           s.publicStatus,
 		Log:              s.Log,
 	})
 }
@@ -31,7 +32,7 @@ func (s *Server) httpHandler() http.Handler {
 // script writes the boot script for the machine that asks. A machine that did
 // not say who it is gets the script that asks again with all it knows; one that
 // cannot be started gets a script that says why.
-func (s *Server) script(ctx context.Context, q httpd.ScriptQuery) ([]byte, error) {
+func (s *Server) script(_ context.Context, q httpd.ScriptQuery) ([]byte, error) {
 	srv := s.bootServer()
 	if q.MAC == "" {
 		return s.scripts.Ask(srv.URL(""), srv.URL(api.PathScript))
@@ -41,29 +42,28 @@ func (s *Server) script(ctx context.Context, q httpd.ScriptQuery) ([]byte, error
 	if !ok {
 		return s.scripts.Refuse(q.MAC, "the appliance knows too many nodes already", "")
 	}
-	conf := s.site.current().Node(node.Name)
-	rec, reason, err := s.imageOf(ctx, conf)
-	if err == nil {
-		return s.bootScript(facts, boot.Start{
-			Server: srv, NFSPort: s.Settings.NFS.Port, Version: rec, Config: conf,
-			BootIF: "01-" + strings.ReplaceAll(q.MAC, ":", "-"),
-		}, reason)
+	d := s.decide(node, q.MAC)
+	if d.Ignore {
+		return s.scripts.Refuse(node.Name, boot.ReasonIgnored, "")
 	}
-	s.Log.Warn("a node is not started", "node", node.Name, "err", err)
-	s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateFailed, Text: err.Error()})
-	return s.scripts.Refuse(node.Name, err.Error(), hintOf(err))
+	if d.Err != nil {
+		s.Log.Warn("a node is not started", "node", node.Name, "err", d.Err)
+		s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateFailed, Text: d.Err.Error()})
+		return s.scripts.Refuse(node.Name, d.Err.Error(), hintOf(d.Err))
+	}
+	return s.bootScript(facts, d)
 }
 
-func (s *Server) bootScript(facts nodes.Facts, start boot.Start, reason string) ([]byte, error) {
+func (s *Server) bootScript(facts nodes.Facts, d boot.Decision) ([]byte, error) {
+	start := d.Start
+	text := start.Version.Ref() + ", " + d.Why
 	var ok bool
-	text := start.Version.Ref() + ", " + reason
 	if start.Node, start.BootID, ok = s.nodes.Script(facts, start.Version.Ref(), text); !ok {
 		return nil, errors.New("no room for this node")
 	}
 	kernel, initrds, err := start.Files(s.controllerDigest)
 	if err != nil {
-		s.nodes.Report(start.BootID, api.Event{Step: api.StepScript, State: api.StateFailed, Text: err.Error()})
-		return s.scripts.Refuse(start.Node, err.Error(), hintOf(err))
+		return nil, err
 	}
 	b := ipxe.Boot{
 		Node: start.Node, Image: start.Version.Ref(), BootID: start.BootID, Server: start.Server.URL(""),

@@ -57,6 +57,8 @@ type Server struct {
 	controller       []byte
 	controllerDigest images.Digest
 
+	modes sync.Map // node's name to modeEntry: what its configuration says
+
 	listeners
 }
 
@@ -66,6 +68,8 @@ type listeners struct {
 	nfs  net.Listener
 	tftp *net.UDPConn
 	dhcp []*dhcp.Conn
+
+	admin net.Listener
 }
 
 // stopTimeout is how long the services may take to end their work.
@@ -85,7 +89,8 @@ func (s *Server) Run(ctx context.Context) error {
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.nodes.Run(gctx) })
-	g.Go(func() error { return s.serveHTTP(gctx) })
+	g.Go(func() error { return s.serveHTTP(gctx, s.http, s.httpHandler()) })
+	g.Go(func() error { return s.serveHTTP(gctx, s.admin, s.adminHandler()) })
 	g.Go(func() error { return s.serveTFTP(gctx) })
 	g.Go(func() error { return s.serveNFS(gctx) })
 	if s.Settings.DHCP.Mode != DHCPOff {
@@ -124,6 +129,10 @@ func (s *Server) open(ctx context.Context) error {
 	try(err)
 	if s.addr.IsValid() {
 		try(s.listen(ctx))
+	}
+	if s.nodes != nil { // else another appliance may use this data directory
+		s.admin, err = listenAdmin(filepath.Join(s.Settings.Data, api.AdminSocket))
+		try(err)
 	}
 	return errors.Join(errs...)
 }
@@ -230,7 +239,7 @@ func (s *Server) listen(ctx context.Context) error {
 }
 
 func (s *Server) close() {
-	for _, c := range []io.Closer{s.http, s.nfs} {
+	for _, c := range []io.Closer{s.http, s.nfs, s.admin} {
 		if c != nil {
 			c.Close()
 		}
@@ -284,31 +293,14 @@ func (s *Server) published() (map[string][]string, error) {
 }
 
 func (s *Server) bootServer() boot.Server {
-	return boot.Server{Addr: s.addr, HTTPPort: s.Settings.HTTP.Port, Has: s.loaders.has}
+	return boot.Server{Addr: s.addr, HTTPPort: s.Settings.HTTP.Port}
 }
 
-// status describes the appliance.
-func (s *Server) status() (api.Status, error) {
-	published, err := s.published()
-	if err != nil {
-		return api.Status{}, err
-	}
-	st := api.Status{Version: s.Version, Started: s.started, Address: s.addr.String(), DHCP: string(s.Settings.DHCP.Mode), Nodes: s.nodes.List(), Rivals: s.rivals.list()}
-	for name, channels := range published {
-		for _, c := range channels {
-			rec, err := s.store.Resolve(images.Ref{Name: name, Channel: c})
-			if err != nil {
-				return st, err
-			}
-			st.Images = append(st.Images, fmt.Sprintf("%s@%s = %s", name, c, rec.Ref()))
-		}
-	}
-	return st, nil
-}
-
-func (s *Server) serveHTTP(ctx context.Context) error {
+// serveHTTP serves until ctx ends, which ends the requests that wait for something too.
+func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	srv := &http.Server{
-		Handler:           s.httpHandler(),
+		Handler:           h,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
@@ -321,7 +313,7 @@ func (s *Server) serveHTTP(ctx context.Context) error {
 		}
 	})
 	defer stop()
-	if err := srv.Serve(s.http); !errors.Is(err, http.ErrServerClosed) {
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("http: %w", err)
 	}
 	return nil

@@ -7,6 +7,7 @@ package api
 
 import (
 	"fmt"
+	"net/url"
 	"time"
 
 	"slate/images"
@@ -20,6 +21,7 @@ const (
 	PathBlob       = "/blobs/sha256/" // + digest: a file of the store; never changes
 	PathBoots      = "/api/v1/boots/" // + boot id + "/events": POST Event
 	PathStatus     = "/api/v1/status" // GET Status
+	PathNodes      = "/api/v1/nodes"  // below it: what only the admin's socket answers
 )
 
 // Queries by which a loader says what it fetches for which boot.
@@ -29,6 +31,9 @@ const (
 	QueryLast = "last" // set on the last file before the kernel starts
 )
 
+// QueryEvents set to "no" leaves the events of boots out of the status.
+const QueryEvents = "events"
+
 // BlobPath is where the appliance serves the blob d.
 func BlobPath(d images.Digest) string { return PathBlob + d.String() }
 
@@ -37,6 +42,15 @@ func ControllerPath(d images.Digest) string { return PathController + d.String()
 
 // EventsPath is where the events of a boot are posted.
 func EventsPath(boot string) string { return PathBoots + boot + "/events" }
+
+// FactsPath is where the hardware facts of a boot's machine are posted.
+func FactsPath(boot string) string { return PathBoots + boot + "/facts" }
+
+// OrdersPath is where a running machine waits for orders.
+func OrdersPath(boot string) string { return PathBoots + boot + "/orders" }
+
+// NodePath is where one node is on the admin's socket.
+func NodePath(name string) string { return PathNodes + "/" + url.PathEscape(name) }
 
 // Step names a station on a machine's way from power on to login, in order.
 type Step string
@@ -115,20 +129,10 @@ type Boot struct {
 	Started time.Time `json:"started"`
 	Kernel  time.Time `json:"kernel,omitzero"` // when its kernel started, as far as can be told
 	Image   string    `json:"image,omitempty"` // version it was sent, e.g. demo/3
-	Events  []Event   `json:"events"`
-}
-
-// Node is one client machine as the appliance knows it.
-type Node struct {
-	Name     string    `json:"name"`
-	MACs     []string  `json:"macs"`
-	UUID     string    `json:"uuid,omitempty"`
-	Serial   string    `json:"serial,omitempty"`
-	Product  string    `json:"product,omitempty"`
-	Firmware string    `json:"firmware,omitempty"`
-	Address  string    `json:"address,omitempty"`
-	Seen     time.Time `json:"seen"`
-	Boots    []Boot    `json:"boots,omitempty"` // newest first
+	Heard   time.Time `json:"heard,omitzero"`  // when its agent was last known to listen; zero: it never did
+	Last    Event     `json:"last,omitzero"`   // the last event that is no mere remark
+	Word    time.Time `json:"word,omitzero"`   // when the last event of all was
+	Events  []Event   `json:"events,omitempty"`
 }
 
 // Status is what the appliance says about itself.

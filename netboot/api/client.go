@@ -27,6 +27,45 @@ func (c *Client) PostEvent(ctx context.Context, boot string, e Event) error {
 	return c.do(ctx, http.MethodPost, EventsPath(boot), body, nil)
 }
 
+// PostFacts reports the hardware of the machine that the boot runs on.
+func (c *Client) PostFacts(ctx context.Context, boot string, f Facts) error {
+	body, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return c.do(ctx, http.MethodPost, FactsPath(boot), body, nil)
+}
+
+// WaitOrder waits until the appliance has an order for the machine that runs the
+// boot; an empty one says that there was none for a while: ask again.
+func (c *Client) WaitOrder(ctx context.Context, boot string) (Order, error) {
+	var o Order
+	err := c.do(ctx, http.MethodGet, OrdersPath(boot), nil, &o)
+	return o, err
+}
+
+// Error is a request that the appliance refused, in its own words.
+type Error struct {
+	Status int
+	Text   string
+	Help   string
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// Hint says what to do about it.
+func (e *Error) Hint() string { return e.Help }
+
+// HintHeader carries the hint of a refusal.
+const HintHeader = "Slate-Hint"
+
+// Summary asks the appliance for its status, without the events of boots.
+func (c *Client) Summary(ctx context.Context) (Status, error) {
+	var s Status
+	err := c.do(ctx, http.MethodGet, PathStatus+"?"+QueryEvents+"=no", nil, &s)
+	return s, err
+}
+
 // Status asks the appliance for its status.
 func (c *Client) Status(ctx context.Context) (Status, error) {
 	var s Status
@@ -54,13 +93,13 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, out a
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
-		words, _ := io.ReadAll(io.LimitReader(resp.Body, 512))
-		return fmt.Errorf("%s %s: %s: %s", method, req.URL, resp.Status, strings.TrimSpace(string(words)))
+		words, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		return &Error{resp.StatusCode, fmt.Sprintf("appliance: %s (%s)", strings.TrimSpace(string(words)), strings.ToLower(http.StatusText(resp.StatusCode))), resp.Header.Get(HintHeader)}
 	}
 	if out == nil {
 		return nil
 	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(out); err != nil {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 256<<20)).Decode(out); err != nil {
 		return fmt.Errorf("%s %s: answer: %w", method, req.URL, err)
 	}
 	return nil

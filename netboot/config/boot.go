@@ -3,14 +3,20 @@
 package config
 
 import (
+	"errors"
 	"slices"
 	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"slate/images"
 )
 
 // What a node does when it has no system of its own (Boot.Mode).
 const (
 	ModeAsk      = "ask"      // the chooser asks the person at the console
 	ModeDiskless = "diskless" // run diskless without asking
+	ModeIgnore   = "ignore"   // the appliance gives it nothing to boot
 )
 
 // What the chooser takes when nobody answers (Boot.Choice).
@@ -37,7 +43,7 @@ const (
 // Boot is system/boot.conf: what a node boots, and how.
 type Boot struct {
 	Image   string   `toml:"image"`   // image reference; empty: the only image that has a stable channel
-	Mode    string   `toml:"mode"`    // ModeAsk or ModeDiskless
+	Mode    string   `toml:"mode"`    // one of the Mode constants
 	Loader  Loader   `toml:"loader"`  // one of the Loader constants
 	Choice  string   `toml:"choice"`  // one of the Choice constants
 	Timeout int      `toml:"timeout"` // seconds the chooser waits; 0 waits for ever
@@ -56,15 +62,55 @@ func (b *Boot) check(d *Doc) []error {
 			errs = append(errs, d.Errorf(key, "%q is not one of %s", value, strings.Join(allowed, ", ")))
 		}
 	}
-	oneOf("mode", b.Mode, ModeAsk, ModeDiskless)
+	oneOf("mode", b.Mode, ModeAsk, ModeDiskless, ModeIgnore)
 	oneOf("loader", string(b.Loader), "", string(LoaderUndionly), string(LoaderSNPOnly), string(LoaderIPXE), string(LoaderGRUB))
 	oneOf("choice", b.Choice, ChoiceDiskless, ChoiceShell, ChoiceReboot, ChoicePowerOff)
+	if b.Image != "" {
+		if _, err := images.ParseRef(b.Image); err != nil {
+			errs = append(errs, d.Errorf("image", "%v", err))
+		}
+	}
 	if b.Timeout < 0 || b.Timeout > 24*60*60 {
 		errs = append(errs, d.Errorf("timeout", "%d seconds is not between 0 and a day", b.Timeout))
 	}
 	errs = append(errs, checkWords(d, "cmdline", b.Cmdline)...)
 	errs = append(errs, checkWords(d, "console", b.Console)...)
 	return errs
+}
+
+// bootFile is where Boot lies.
+const bootFile = "system/boot.conf"
+
+// SetOrigin is the origin of values that were set for a node beside config.d.
+const SetOrigin = "slate node set"
+
+// Set is what the admin sets for one node without a file: keys of boot.conf.
+// Empty fields set nothing. It beats boot.conf of site, group and node; a
+// cboot.conf beats it.
+type Set struct {
+	Image   string   `toml:"image,omitempty"`
+	Mode    string   `toml:"mode,omitempty"`
+	Cmdline []string `toml:"cmdline,omitempty"`
+}
+
+// Check reports what is wrong with what is to be set.
+func (s Set) Check() error {
+	b := defaultBoot()
+	d, err := Decode(SetOrigin, s.toml(), &b)
+	if err != nil {
+		return err
+	}
+	return errors.Join(b.check(&Doc{Name: d.Name})...)
+}
+
+func (s Set) isZero() bool { return s.Image == "" && s.Mode == "" && len(s.Cmdline) == 0 }
+
+func (s Set) toml() []byte {
+	data, err := toml.Marshal(s)
+	if err != nil {
+		panic("BUG: " + err.Error())
+	}
+	return data
 }
 
 // checkWords refuses what would break the kernel command line or the boot

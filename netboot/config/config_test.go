@@ -4,6 +4,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -81,12 +82,69 @@ func TestMergeAndExplain(t *testing.T) {
 	}
 }
 
+func TestGroupsAndWhatIsSet(t *testing.T) {
+	s, err := config.Load(site(map[string]string{
+		"system/boot.conf":               "timeout = 1\nimage = \"site@stable\"\n",
+		"groups/room1/system/boot.conf":  "timeout = 2\nimage = \"room@stable\"\n",
+		"groups/room2/system/boot.conf":  "timeout = 3\n",
+		"groups/room2/system/cboot.conf": "choice = \"shell\"\n",
+		"nodes/pc1/system/boot.conf":     "image = \"own@stable\"\nchoice = \"reboot\"\n",
+		"system/cboot.conf":              "console = [\"tty0\"]\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"room1", "room2"}, s.Groups()); diff != "" {
+		t.Errorf("Groups (-want +got):\n%s", diff)
+	}
+	set := config.Set{Image: "set@stable", Mode: config.ModeIgnore, Cmdline: []string{"debug"}}
+	for _, c := range []struct {
+		name  string
+		scope config.Scope
+		want  string // image, mode, choice, timeout
+		from  string // origin of the image
+	}{
+		{"site", config.Scope{Node: "pc9"}, "site@stable ask diskless 1", "system/boot.conf:2"},
+		{"group", config.Scope{Node: "pc9", Groups: []string{"room1"}}, "room@stable ask diskless 2", "groups/room1/system/boot.conf:2"},
+		{"two groups", config.Scope{Node: "pc9", Groups: []string{"room1", "room2"}}, "room@stable ask shell 3", "groups/room1/system/boot.conf:2"},
+		{"two groups, turned round", config.Scope{Node: "pc9", Groups: []string{"room2", "room1"}}, "room@stable ask shell 2", "groups/room1/system/boot.conf:2"},
+		{"group without files", config.Scope{Groups: []string{"x"}}, "site@stable ask diskless 1", "system/boot.conf:2"},
+		{"node over group", config.Scope{Node: "pc1", Groups: []string{"room1"}}, "own@stable ask reboot 2", "nodes/pc1/system/boot.conf:1"},
+		{"set over node", config.Scope{Node: "pc1", Set: set}, "set@stable ignore reboot 1", "slate node set"},
+		{"c over node and set", config.Scope{Node: "pc1", Groups: []string{"room2"}, Set: set}, "set@stable ignore shell 3", "slate node set"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			n := s.For(c.scope)
+			if got := fmt.Sprint(n.Boot.Image, " ", n.Boot.Mode, " ", n.Boot.Choice, " ", n.Boot.Timeout); got != c.want {
+				t.Errorf("boot.conf = %s, want %s", got, c.want)
+			}
+			if got := n.Origin("system/boot.conf", "image"); got != c.from {
+				t.Errorf("image comes from %s, want %s", got, c.from)
+			}
+		})
+	}
+	if n := s.For(config.Scope{Set: set}); len(n.Boot.Cmdline) != 1 || len(n.Boot.Console) != 1 {
+		t.Errorf("set command line: %q, consoles %q", n.Boot.Cmdline, n.Boot.Console)
+	}
+	for _, bad := range []config.Set{{Mode: "maybe"}, {Image: "De mo"}, {Cmdline: []string{"a b"}}, {Cmdline: []string{"slate.node=x"}}} {
+		if err := bad.Check(); err == nil || !strings.Contains(err.Error(), "slate node set: ") {
+			t.Errorf("Check(%+v) = %v, want an error", bad, err)
+		}
+	}
+	if err := set.Check(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestBadConfigNamesFileLineAndKey(t *testing.T) {
 	for _, c := range []struct{ name, file, text, want, hint string }{
 		{"unknown key", "system/boot.conf", "mode = \"ask\"\ntimout = 3\n", "system/boot.conf:2: timout: unknown key", "did you mean timeout?"},
 		{"unknown table", "controller/tmpfs.conf", "[limits]\ntotal = \"1G\"\n", "controller/tmpfs.conf:1: limits: unknown key", "did you mean limit?"},
 		{"wrong type", "system/boot.conf", "\ntimeout = \"ten\"\n", "system/boot.conf:2: timeout: ", ""},
 		{"bad value", "system/boot.conf", "# c\nmode = \"auto\"\n", `system/boot.conf:2: mode: "auto" is not one of ask, diskless`, ""},
+		{"no image", "system/boot.conf", "image = \"De mo\"\n", "system/boot.conf:1: image: ", ""},
+		{"group's file", "groups/room1/system/boot.conf", "mode = 3\n", "groups/room1/system/boot.conf:1: mode: ", ""},
+		{"group's unknown file", "groups/room1/boot.conf", "", "groups/room1/boot.conf: slate knows no such file", "below groups/<group>/"},
 		{"negative", "system/boot.conf", "timeout = -1\n", "system/boot.conf:1: timeout: -1 seconds is not between", ""},
 		{"grammar", "system/boot.conf", "mode = ask\n", "system/boot.conf:1: mode: ", ""},
 		{"two words", "system/boot.conf", "cmdline = [\"a b\"]\n", `system/boot.conf:1: cmdline: "a b" is not one word`, ""},

@@ -33,7 +33,7 @@ type part struct {
 func (n *Node) parts() []part {
 	return []part{
 		{"controller/tmpfs.conf", &n.Tmpfs, n.Tmpfs.check},
-		{"system/boot.conf", &n.Boot, n.Boot.check},
+		{bootFile, &n.Boot, n.Boot.check},
 		{"system/etc.conf", &n.Etc, n.Etc.check},
 	}
 }
@@ -59,7 +59,7 @@ func Load(fsys fs.FS) (*Site, error) {
 		case e.IsDir() || path.Ext(p) != ".conf":
 			return nil
 		}
-		if _, err := scopeOf(p); err != nil {
+		if err := checkName(p); err != nil {
 			errs = append(errs, err)
 			return nil
 		}
@@ -73,8 +73,15 @@ func Load(fsys fs.FS) (*Site, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read config.d: %w", err)
 	}
-	for _, node := range append([]string{""}, s.Nodes()...) {
-		if _, err := s.merge(node, node != ""); err != nil {
+	scopes := []Scope{{}}
+	for _, g := range s.Groups() {
+		scopes = append(scopes, Scope{Groups: []string{g}})
+	}
+	for _, n := range s.Nodes() {
+		scopes = append(scopes, Scope{Node: n})
+	}
+	for i, scope := range scopes {
+		if _, err := s.merge(scope, i > 0); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -85,80 +92,135 @@ func Load(fsys fs.FS) (*Site, error) {
 }
 
 // Nodes lists the nodes that have files of their own.
-func (s *Site) Nodes() []string {
-	var nodes []string
+func (s *Site) Nodes() []string { return s.below(nodesDir) }
+
+// Groups lists the groups that have files.
+func (s *Site) Groups() []string { return s.below(groupsDir) }
+
+// Directories of config.d with files for some nodes only.
+const (
+	nodesDir  = "nodes/"
+	groupsDir = "groups/"
+)
+
+func (s *Site) below(dir string) []string {
+	var names []string
 	for p := range s.files {
-		if rest, ok := strings.CutPrefix(p, "nodes/"); ok {
+		if rest, ok := strings.CutPrefix(p, dir); ok {
 			name, _, _ := strings.Cut(rest, "/")
-			nodes = append(nodes, name)
+			names = append(names, name)
 		}
 	}
-	slices.Sort(nodes)
-	return slices.Compact(nodes)
+	slices.Sort(names)
+	return slices.Compact(names)
 }
 
-// Node merges what holds for the named node: defaults, the site's files, the
-// node's own; after them, in the same order, the files with the c prefix.
-func (s *Site) Node(name string) *Node {
-	n, err := s.merge(name, false)
+// Scope says whose configuration is wanted.
+type Scope struct {
+	Node   string
+	Groups []string // those the node is in; of two that set one key, the later counts
+	Set    Set      // what was set for the node beside config.d
+}
+
+// Node merges what holds for the named node without groups.
+func (s *Site) Node(name string) *Node { return s.For(Scope{Node: name}) }
+
+// For merges what holds in a scope: defaults, the site's files, the groups', the
+// node's own, what was set for the node; after them, in the same order, the files
+// with the c prefix.
+func (s *Site) For(scope Scope) *Node {
+	n, err := s.merge(scope, false)
 	if err != nil {
 		panic("BUG: config.d was loaded but does not merge: " + err.Error())
 	}
 	return n
 }
 
-// merge applies the files for a node in order of rising precedence. With
-// ownOnly the errors of site files, which Load has reported already, are left out.
-func (s *Site) merge(node string, ownOnly bool) (*Node, error) {
+// layer is one file that is merged.
+type layer struct {
+	name string // path below config.d, or what else it is
+	data []byte
+	site bool // for all nodes
+}
+
+// layers lists the files of one kind in order of rising precedence.
+func (s *Site) layers(p part, scope Scope) []layer {
+	prefixes := []string{""}
+	for _, g := range scope.Groups {
+		prefixes = append(prefixes, groupsDir+g+"/")
+	}
+	if scope.Node != "" {
+		prefixes = append(prefixes, nodesDir+scope.Node+"/")
+	}
+	var out []layer
+	dir, base := path.Split(p.path)
+	for _, name := range []string{dir + base, dir + "c" + base} {
+		for _, prefix := range prefixes {
+			if data, ok := s.files[prefix+name]; ok {
+				out = append(out, layer{prefix + name, data, prefix == ""})
+			}
+		}
+		if name == bootFile && !scope.Set.isZero() {
+			out = append(out, layer{SetOrigin, scope.Set.toml(), false})
+		}
+	}
+	return out
+}
+
+// merge applies the layers of a scope. With ownOnly the errors of site files,
+// which Load has reported already, are left out.
+func (s *Site) merge(scope Scope, ownOnly bool) (*Node, error) {
 	n := defaultNode()
 	var errs []error
-	prefixes := []string{""}
-	if node != "" {
-		prefixes = append(prefixes, "nodes/"+node+"/")
-	}
 	for _, p := range n.parts() {
-		dir, base := path.Split(p.path)
-		for _, name := range []string{dir + base, dir + "c" + base} {
-			for _, prefix := range prefixes {
-				file := prefix + name
-				data, ok := s.files[file]
-				if !ok {
-					continue
+		for _, l := range s.layers(p, scope) {
+			d, err := Decode(l.name, l.data, p.value)
+			if err == nil {
+				err = errors.Join(p.check(d)...)
+			}
+			if err != nil && (!ownOnly || !l.site) {
+				errs = append(errs, err)
+			}
+			if d == nil {
+				continue
+			}
+			for _, k := range d.Keys() {
+				origin := l.name
+				if l.name != SetOrigin {
+					origin = fmt.Sprintf("%s:%d", l.name, d.Line(k))
 				}
-				d, err := Decode(file, data, p.value)
-				if err == nil {
-					err = errors.Join(p.check(d)...)
-				}
-				if err != nil && (!ownOnly || prefix != "") {
-					errs = append(errs, err)
-				}
-				if d == nil {
-					continue
-				}
-				for _, k := range d.Keys() {
-					n.origins[p.path+" "+k] = fmt.Sprintf("%s:%d", file, d.Line(k))
-				}
+				n.origins[p.path+" "+k] = origin
 			}
 		}
 	}
 	return n, errors.Join(errs...)
 }
 
-// scopeOf says whose file p is ("" for the site), or why slate does not know it.
-func scopeOf(p string) (node string, err error) {
+// Origin says where a setting comes from: file and line, or "default".
+func (n *Node) Origin(file, key string) string {
+	if o := n.origins[file+" "+key]; o != "" {
+		return o
+	}
+	return "default"
+}
+
+// checkName says why slate does not know the file p, if it does not.
+func checkName(p string) error {
 	rest := p
-	if after, ok := strings.CutPrefix(p, "nodes/"); ok {
-		node, rest, _ = strings.Cut(after, "/")
+	for _, dir := range []string{nodesDir, groupsDir} {
+		if after, ok := strings.CutPrefix(p, dir); ok {
+			_, rest, _ = strings.Cut(after, "/")
+		}
 	}
 	var known []string
 	for _, part := range defaultNode().parts() {
 		dir, base := path.Split(part.path)
 		if rest == part.path || rest == dir+"c"+base {
-			return node, nil
+			return nil
 		}
 		known = append(known, part.path)
 	}
-	return "", &Error{File: p, Text: "slate knows no such file", Help: "known files: " + strings.Join(known, ", ") + "; the same below nodes/<node>/"}
+	return &Error{File: p, Text: "slate knows no such file", Help: "known files: " + strings.Join(known, ", ") + "; the same below groups/<group>/ and nodes/<node>/"}
 }
 
 // Value is one setting of a node, with where it comes from.
@@ -200,11 +262,7 @@ func (n *Node) Explain() []Value {
 			for _, name := range k {
 				v = v.(map[string]any)[name]
 			}
-			origin := n.origins[p.path+" "+k.String()]
-			if origin == "" {
-				origin = "default"
-			}
-			out = append(out, Value{File: p.path, Key: k.String(), Value: v, Origin: origin})
+			out = append(out, Value{File: p.path, Key: k.String(), Value: v, Origin: n.Origin(p.path, k.String())})
 		}
 	}
 	return out

@@ -37,7 +37,11 @@ type Options struct {
 	Blob func(images.Digest) (*os.File, error)
 	// Report takes an event of the boot with the id; false if there is no such boot.
 	Report func(boot string, e api.Event) bool
-	Status func() (api.Status, error)
+	// Facts takes what the machine of the boot says about its hardware; false likewise.
+	Facts func(boot string, f api.Facts) bool
+	// Orders waits until there is an order for the machine of the boot, or ctx ends; false likewise.
+	Orders func(ctx context.Context, boot string) (api.Order, bool)
+	Status func(events bool) (api.Status, error)
 	Log    *slog.Logger // nil: silent
 }
 
@@ -64,7 +68,9 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET "+api.PathController+"{name}", h.controller)
 	mux.HandleFunc("GET "+api.PathBlob+"{digest}", h.blob)
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/events", h.event)
-	mux.HandleFunc("GET "+api.PathStatus, h.status)
+	mux.HandleFunc("POST "+api.PathBoots+"{boot}/facts", h.facts)
+	mux.HandleFunc("GET "+api.PathBoots+"{boot}/orders", h.orders)
+	mux.HandleFunc("GET "+api.PathStatus, serveStatus(h.Status))
 	return mux
 }
 
@@ -185,17 +191,6 @@ func (h *handler) event(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
-}
-
-func (h *handler) status(w http.ResponseWriter, r *http.Request) {
-	s, err := h.Status()
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Cache-Control", "no-store")
-	json.NewEncoder(w).Encode(s)
 }
 
 func (h *handler) openError(w http.ResponseWriter, r *http.Request, err error) {

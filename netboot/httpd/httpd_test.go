@@ -64,7 +64,16 @@ func newFixture(t *testing.T) *fixture {
 			f.events = append(f.events, boot+" "+string(e.Step)+" "+string(e.State))
 			return boot == "b1"
 		},
-		Status: func() (api.Status, error) { return api.Status{Address: "10.0.0.1", Images: []string{"demo/1"}}, nil },
+		Facts: func(boot string, facts api.Facts) bool {
+			f.events = append(f.events, boot+" "+facts.CPU)
+			return boot == "b1"
+		},
+		Orders: func(_ context.Context, boot string) (api.Order, bool) {
+			return api.Order{Do: api.OrderReboot}, boot == "b1"
+		},
+		Status: func(bool) (api.Status, error) {
+			return api.Status{Address: "10.0.0.1", Images: []string{"demo/1"}}, nil
+		},
 	}))
 	t.Cleanup(f.Close)
 	return f
@@ -113,6 +122,22 @@ func TestAnswers(t *testing.T) {
 		{"long serial", "GET", "/boot.ipxe?serial=" + long, "", 400, "serial is longer"},
 		{"script error", "GET", "/boot.ipxe?serial=broken", "", 500, "config.d is gone"},
 		{"event", "POST", api.EventsPath("b1"), `{"step":"root","state":"done"}`, 204, ""},
+		{"facts", "POST", api.FactsPath("b1"), `{"cpu":"x","disks":[{"name":"sda","size":5}]}`, 204, ""},
+		{"facts of an unknown boot", "POST", api.FactsPath("b2"), `{}`, 404, "no such boot"},
+		{"facts, no JSON", "POST", api.FactsPath("b1"), `cpu`, 400, "facts: "},
+		{"facts, wrong type", "POST", api.FactsPath("b1"), `{"cores":"two"}`, 400, "facts: "},
+		{"facts, two values", "POST", api.FactsPath("b1"), `{}{}`, 400, "more than one"},
+		{"facts, empty", "POST", api.FactsPath("b1"), ``, 400, "facts: EOF"},
+		{"facts, too long", "POST", api.FactsPath("b1"), `{"cpu":"` + strings.Repeat("x", api.MaxFactsBytes) + `"}`, 413, "longer than"},
+		{"facts, long word", "POST", api.FactsPath("b1"), `{"cpu":"` + long + `"}`, 400, "over the limit"},
+		{"facts, impossible", "POST", api.FactsPath("b1"), `{"cores":-1}`, 400, "cannot be"},
+		{"facts, negative disk", "POST", api.FactsPath("b1"), `{"disks":[{"name":"a","size":-1}]}`, 400, "negative size"},
+		{"facts, many disks", "POST", api.FactsPath("b1"), `{"disks":[` + strings.Repeat(`{},`, 99) + `{}]}`, 400, "over the limits"},
+		{"facts by GET", "GET", api.FactsPath("b1"), ``, 405, ""},
+		{"orders", "GET", api.OrdersPath("b1"), ``, 200, `{"do":"reboot"}`},
+		{"orders for nobody", "GET", api.OrdersPath("b2"), ``, 404, "no such boot"},
+		{"the admin's", "GET", api.PathNodes, ``, 404, ""},
+		{"the admin's change", "POST", api.PathNodes, `{}`, 404, ""},
 		{"unknown boot", "POST", api.EventsPath("b2"), `{"step":"root","state":"done"}`, 404, "no such boot"},
 		{"no JSON", "POST", api.EventsPath("b1"), `step=root`, 400, "event:"},
 		{"bad state", "POST", api.EventsPath("b1"), `{"step":"root","state":"great"}`, 400, `unknown state "great"`},

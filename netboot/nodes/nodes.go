@@ -6,13 +6,12 @@
 package nodes
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -27,10 +26,16 @@ const (
 	maxNodes  = 20_000
 	maxBoots  = 10  // per node
 	maxEvents = 200 // per boot
+	maxMACs   = 16  // per node
 )
 
-// bucket is where nodes lie in the state store, by name.
-const bucket = "nodes"
+// Where things lie in the state store: nodes by name, and boots by their id. The
+// events of a boot are by far the most of it, and read only when somebody asks:
+// so an appliance with ten thousand nodes starts as fast as one with ten.
+const (
+	bucket      = "nodes"
+	bucketBoots = "boots"
+)
 
 // Registry is the set of known nodes. It is safe for concurrent use. Make one
 // with Open.
@@ -40,12 +45,20 @@ type Registry struct {
 	name  func(mac, serial string) string
 	now   func() time.Time
 
-	mu     sync.Mutex
-	byName map[string]*api.Node
-	byMAC  map[string]*api.Node
-	byAddr map[string]*api.Node // IPv4 address last seen
-	byBoot map[string]*api.Node // boot id
-	dirty  map[string]bool      // names not yet written to the store
+	writing sync.Mutex // held while changes go to the store, so that they keep their order
+
+	mu       sync.Mutex
+	byName   map[string]*api.Node
+	byMAC    map[string]*api.Node
+	byUUID   map[string][]*api.Node // cheap boards share UUIDs and serials
+	bySerial map[string][]*api.Node
+	byAddr   map[string]*api.Node // IPv4 address last seen
+	byBoot   map[string]*api.Node // boot id
+	dirty    map[string]bool      // names not yet written to the store; those of forgotten nodes too
+	shelf    map[string]*api.Boot // older boots not yet written; nil: to be removed
+	unread   map[string]bool      // newest boots whose events are still in the store only
+	orders   map[string]chan api.Order
+	opened   time.Time
 }
 
 // Open reads the nodes of the store. name makes the name of a new node. A nil
@@ -57,14 +70,19 @@ func Open(ctx context.Context, store state.Store, log *slog.Logger, name func(ma
 	r := &Registry{
 		store: store, log: log, name: name, now: time.Now,
 		byName: map[string]*api.Node{}, byMAC: map[string]*api.Node{}, byAddr: map[string]*api.Node{}, byBoot: map[string]*api.Node{},
-		dirty: map[string]bool{},
+		byUUID: map[string][]*api.Node{}, bySerial: map[string][]*api.Node{},
+		dirty: map[string]bool{}, shelf: map[string]*api.Boot{}, unread: map[string]bool{}, orders: map[string]chan api.Order{},
+		opened: time.Now(),
 	}
 	err := store.View(ctx, func(tx state.Tx) error {
 		return tx.Each(bucket, "", func(key string, value []byte) error {
 			n := new(api.Node)
 			if err := json.Unmarshal(value, n); err != nil || n.Name != key {
-				return fmt.Errorf("state: node %q is damaged: %w", key, err)
+				// The machine is taken for a new one; no reason to boot none at all.
+				log.Error("a node in the state file is damaged and left out", "node", key, "err", err)
+				return nil
 			}
+			r.takeIn(n)
 			r.index(n)
 			return nil
 		})
@@ -73,6 +91,26 @@ func Open(ctx context.Context, store state.Store, log *slog.Logger, name func(ma
 		return nil, err
 	}
 	return r, nil
+}
+
+// takeIn prepares a node's record for the memory. An earlier version kept all its
+// boots in it.
+func (r *Registry) takeIn(n *api.Node) {
+	if len(n.Boots) == 0 {
+		return
+	}
+	for _, b := range n.Boots[1:] {
+		settle(&b)
+		r.shelf[b.ID] = &b
+		n.Older = append(n.Older, b.ID)
+	}
+	n.Boots = n.Boots[:1]
+	if newest := &n.Boots[0]; len(newest.Events) > 0 {
+		settle(newest)
+		r.dirty[n.Name] = true
+	} else {
+		r.unread[newest.ID] = true
+	}
 }
 
 // Run writes changed nodes to the store, a few at a time, until ctx ends, and
@@ -93,98 +131,80 @@ func (r *Registry) Run(ctx context.Context) error {
 	}
 }
 
+// flush writes what has changed. When it returns nil, all that was changed before
+// it was called is durable.
 func (r *Registry) flush(ctx context.Context) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	r.mu.Lock()
-	values := map[string][]byte{}
-	for name := range r.dirty {
-		data, err := json.Marshal(r.byName[name])
-		if err != nil {
-			panic("BUG: " + err.Error())
+	dirty, shelf := r.dirty, maps.Clone(r.shelf)
+	values, boots := map[string][]byte{}, map[string][]byte{}
+	for name := range dirty {
+		n := r.byName[name]
+		if n == nil {
+			continue
 		}
-		values[name] = data
+		bare := *n
+		if b := current(n); b != nil {
+			if !r.unread[b.ID] {
+				boots[b.ID] = encode(b)
+			}
+			bare.Boots = []api.Boot{*b}
+			bare.Boots[0].Events = nil
+		}
+		values[name] = encode(bare)
 	}
-	clear(r.dirty)
+	for id, b := range shelf {
+		if boots[id] = nil; b != nil {
+			boots[id] = encode(b)
+		}
+	}
+	r.dirty = map[string]bool{}
 	r.mu.Unlock()
-	if len(values) == 0 {
+	if len(dirty) == 0 && len(shelf) == 0 {
 		return nil
 	}
 	err := r.store.Update(ctx, func(tx state.Tx) error {
-		for name, data := range values {
-			if err := tx.Put(bucket, name, data); err != nil {
+		for name := range dirty {
+			if err := put(tx, bucket, name, values[name]); err != nil {
+				return err
+			}
+		}
+		for id := range boots {
+			if err := put(tx, bucketBoots, id, boots[id]); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err != nil {
-		r.mu.Lock()
-		for name := range values {
-			r.dirty[name] = true
-		}
-		r.mu.Unlock()
-	}
-	return err
-}
-
-// Facts are what is learned of a machine at one time; empty fields say nothing.
-type Facts struct {
-	MAC      string // aa:bb:cc:dd:ee:ff
-	UUID     string
-	Serial   string
-	Product  string
-	Firmware string // as the boot decision names it, e.g. "BIOS"
-	Address  string // its IPv4 address
-}
-
-// Seen finds the machine by its MAC address, else by its UUID, creates it at
-// first sight, and notes what is new. It returns a copy; ok is false if there is
-// no room for one more node.
-func (r *Registry) Seen(f Facts) (n api.Node, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	node := r.seen(f)
-	if node == nil {
-		return api.Node{}, false
+	if err != nil {
+		maps.Copy(r.dirty, dirty)
+		return err
 	}
-	return clone(node), true
+	for id, b := range shelf {
+		if r.shelf[id] == b { // a boot on the shelf is replaced, never changed
+			delete(r.shelf, id)
+		}
+	}
+	return nil
 }
 
-func (r *Registry) seen(f Facts) *api.Node {
-	f.MAC = strings.ToLower(f.MAC)
-	node := r.byMAC[f.MAC]
-	if node == nil && plausibleUUID(f.UUID) {
-		for _, other := range r.byName {
-			if strings.EqualFold(other.UUID, f.UUID) {
-				node = other
-				break
-			}
-		}
+// put writes a value; nil removes what is there.
+func put(tx state.Tx, bucket, key string, value []byte) error {
+	if value == nil {
+		return tx.Delete(bucket, key)
 	}
-	if node == nil {
-		if len(r.byName) >= maxNodes {
-			r.log.Error("too many nodes: this one is not taken in", "mac", f.MAC, "limit", maxNodes)
-			return nil
-		}
-		node = &api.Node{Name: r.freeName(f)}
-		r.log.Info("new node", "node", node.Name, "mac", f.MAC)
+	return tx.Put(bucket, key, value)
+}
+
+func encode(v any) []byte {
+	data, err := json.Marshal(v)
+	if err != nil {
+		panic("BUG: " + err.Error())
 	}
-	if f.MAC != "" && !slices.Contains(node.MACs, f.MAC) {
-		node.MACs = append(node.MACs, f.MAC)
-	}
-	if plausibleUUID(f.UUID) {
-		node.UUID = strings.ToLower(f.UUID)
-	}
-	node.Serial = cmp.Or(f.Serial, node.Serial)
-	node.Product = cmp.Or(f.Product, node.Product)
-	node.Firmware = cmp.Or(f.Firmware, node.Firmware)
-	if f.Address != "" && f.Address != node.Address {
-		delete(r.byAddr, node.Address)
-		node.Address = f.Address
-	}
-	node.Seen = r.now()
-	r.index(node)
-	r.dirty[node.Name] = true
-	return node
+	return data
 }
 
 // Moved notes that the machine has a new address, if it is known at all.
@@ -196,35 +216,8 @@ func (r *Registry) Moved(mac, addr string) {
 	}
 }
 
-// plausibleUUID leaves out what firmware reports when nobody set a UUID.
-func plausibleUUID(u string) bool {
-	digits := strings.ReplaceAll(u, "-", "")
-	return len(digits) == 32 && strings.Trim(digits, "0") != "" && strings.Trim(strings.ToLower(digits), "f") != ""
-}
-
-func (r *Registry) freeName(f Facts) string {
-	base := cmp.Or(r.name(f.MAC, f.Serial), "node")
-	name := base
-	for i := 2; r.byName[name] != nil; i++ {
-		name = fmt.Sprintf("%s-%d", base, i)
-	}
-	return name
-}
-
-func (r *Registry) index(n *api.Node) {
-	r.byName[n.Name] = n
-	for _, mac := range n.MACs {
-		r.byMAC[mac] = n
-	}
-	if n.Address != "" {
-		r.byAddr[n.Address] = n
-	}
-	for _, b := range n.Boots {
-		r.byBoot[b.ID] = n
-	}
-}
-
-// List returns a copy of all nodes, by name.
+// List returns a copy of all nodes, by name, each with its newest boot only, and
+// that without its events.
 func (r *Registry) List() []api.Node {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -236,12 +229,27 @@ func (r *Registry) List() []api.Node {
 	return out
 }
 
+// Events adds the events of their newest boots to nodes.
+func (r *Registry) Events(list []api.Node) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for i, c := range list {
+		if n := r.byName[c.Name]; n != nil && len(c.Boots) > 0 && r.newest(n).ID == c.Boots[0].ID {
+			list[i].Boots[0].Events = slices.Clone(current(n).Events)
+		}
+	}
+}
+
+// clone copies a node, without the events of its boot.
 func clone(n *api.Node) api.Node {
 	c := *n
 	c.MACs = slices.Clone(n.MACs)
+	c.Groups = slices.Clone(n.Groups)
+	c.Older = nil
+	c.Set.Cmdline = slices.Clone(n.Set.Cmdline)
 	c.Boots = slices.Clone(n.Boots)
 	for i := range c.Boots {
-		c.Boots[i].Events = slices.Clone(c.Boots[i].Events)
+		c.Boots[i].Events = nil
 	}
 	return c
 }

@@ -3,10 +3,13 @@
 package nodes
 
 import (
+	"context"
+	"encoding/json"
 	"slices"
 	"time"
 
 	"slate/netboot/api"
+	"slate/netboot/state"
 )
 
 // order ranks the steps, so that a step seen for the second time tells a new
@@ -28,7 +31,7 @@ func (r *Registry) Firmware(f Facts, e api.Event) {
 	if node == nil {
 		return
 	}
-	if b := current(node); b == nil || startsNew(*b, e, r.now()) {
+	if b := r.newest(node); b == nil || startsNew(*b, e, r.now()) {
 		r.open(node)
 	}
 	r.append(node, &node.Boots[0], e)
@@ -39,7 +42,7 @@ func (r *Registry) Firmware(f Facts, e api.Event) {
 func (r *Registry) ByAddress(addr string, e api.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if node := r.byAddr[addr]; node != nil && current(node) != nil {
+	if node := r.byAddr[addr]; node != nil && r.newest(node) != nil {
 		r.append(node, &node.Boots[0], e)
 	}
 }
@@ -54,7 +57,7 @@ func (r *Registry) Script(f Facts, image, reason string) (node, boot string, ok 
 		return "", "", false
 	}
 	e := api.Event{Step: api.StepScript, State: api.StateDone, Text: reason}
-	if b := current(n); b == nil || startsNew(*b, e, r.now()) {
+	if b := r.newest(n); b == nil || startsNew(*b, e, r.now()) {
 		r.open(n)
 	}
 	n.Boots[0].Image = image
@@ -71,13 +74,44 @@ func (r *Registry) Report(boot string, e api.Event) bool {
 	if node == nil {
 		return false
 	}
-	i := slices.IndexFunc(node.Boots, func(b api.Boot) bool { return b.ID == boot })
-	b := &node.Boots[i]
+	b := r.newest(node)
+	if b == nil || b.ID != boot {
+		if b = r.older(boot); b == nil {
+			return false
+		}
+		r.shelf[boot] = b
+	}
 	r.append(node, b, e)
 	if e.Uptime > 0 {
 		retime(b, r.now().Add(-seconds(e.Uptime)))
+		settle(b)
 	}
 	return true
+}
+
+// older returns a copy of a boot that is in the store; nil if it is gone.
+func (r *Registry) older(id string) *api.Boot {
+	b, ok := r.shelf[id]
+	if ok {
+		if b == nil {
+			return nil
+		}
+		c := *b
+		c.Events = slices.Clone(b.Events)
+		return &c
+	}
+	err := r.store.View(context.Background(), func(tx state.Tx) error {
+		data, err := tx.Get(bucketBoots, id)
+		if err == nil {
+			err = json.Unmarshal(data, &b)
+		}
+		return err
+	})
+	if err != nil {
+		r.log.Warn("a boot is not in the state file", "boot", id, "err", err)
+		return nil
+	}
+	return b
 }
 
 // retime puts the events that a machine reported at the time when they happened.
@@ -104,6 +138,28 @@ func current(n *api.Node) *api.Boot {
 	return &n.Boots[0]
 }
 
+// newest returns the node's newest boot with its events, nil if it has none.
+func (r *Registry) newest(n *api.Node) *api.Boot {
+	b := current(n)
+	if b != nil && r.unread[b.ID] {
+		delete(r.unread, b.ID)
+		if stored := r.older(b.ID); stored != nil {
+			b.Events = stored.Events
+		}
+	}
+	return b
+}
+
+// settle notes what is asked for most: how far the boot got, and when.
+func settle(b *api.Boot) {
+	b.Last, b.Word = api.Event{}, time.Time{}
+	for _, e := range b.Events {
+		if b.Word = e.Time; e.State != api.StateNote {
+			b.Last = e
+		}
+	}
+}
+
 // startsNew says whether e cannot belong to the boot b: the machine has been
 // further already, or has been silent for too long.
 func startsNew(b api.Boot, e api.Event, now time.Time) bool {
@@ -128,15 +184,22 @@ func startsNew(b api.Boot, e api.Event, now time.Time) bool {
 	return furthest > max(step, reached)
 }
 
-// open starts a new boot and drops the oldest ones.
+// open starts a new boot, puts the one before on the shelf, and drops the oldest.
 func (r *Registry) open(n *api.Node) {
-	b := api.Boot{ID: newID(), Started: r.now()}
-	n.Boots = slices.Insert(n.Boots, 0, b)
-	for len(n.Boots) > maxBoots {
-		delete(r.byBoot, n.Boots[len(n.Boots)-1].ID)
-		n.Boots = n.Boots[:len(n.Boots)-1]
+	if old := r.newest(n); old != nil {
+		r.shelf[old.ID] = old
+		n.Older = slices.Insert(n.Older, 0, old.ID)
+		delete(r.orders, old.ID)
 	}
+	b := api.Boot{ID: newID(), Started: r.now()}
+	n.Boots = []api.Boot{b}
 	r.byBoot[b.ID] = n
+	for len(n.Older) >= maxBoots {
+		last := len(n.Older) - 1
+		delete(r.byBoot, n.Older[last])
+		r.shelf[n.Older[last]] = nil
+		n.Older = n.Older[:last]
+	}
 }
 
 func (r *Registry) append(n *api.Node, b *api.Boot, e api.Event) {
@@ -152,6 +215,7 @@ func (r *Registry) append(n *api.Node, b *api.Boot, e api.Event) {
 		}
 	}
 	b.Events = append(b.Events, e)
+	settle(b)
 	level := r.log.Info
 	if e.State == api.StateFailed {
 		level = r.log.Warn

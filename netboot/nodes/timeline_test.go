@@ -44,6 +44,15 @@ func steps(n api.Node) string {
 	return strings.Join(out, " | ")
 }
 
+func get(t *testing.T, r *Registry, name string) api.Node {
+	t.Helper()
+	n, err := r.Get(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
 func TestBootsAreToldApart(t *testing.T) {
 	r := open(t, t.TempDir()+"/state")
 	now := time.Unix(1_000_000, 0)
@@ -52,7 +61,7 @@ func TestBootsAreToldApart(t *testing.T) {
 	firmware := func(step api.Step, text string) {
 		r.Firmware(f, api.Event{Step: step, State: api.StateDone, Text: text})
 	}
-	node := func() api.Node { return r.List()[0] }
+	node := func() api.Node { return get(t, r, "node-000001") }
 
 	firmware(api.StepDHCP, "offer")
 	firmware(api.StepDHCP, "ack")
@@ -107,7 +116,7 @@ func TestReportsArePutAtTheirTime(t *testing.T) {
 	report(40, 19, api.StepNetwork)  // 1 s
 	report(45, 25, api.StepRoot)     // at once: the kernel started at 20
 	var got []float64
-	for _, e := range r.List()[0].Boots[0].Events {
+	for _, e := range get(t, r, "node-000001").Boots[0].Events {
 		got = append(got, e.Time.Sub(start).Seconds())
 	}
 	if want := []float64{0, 30, 35, 39, 45}; !slices.Equal(got, want) {
@@ -162,7 +171,7 @@ func TestNodesOutliveTheAppliance(t *testing.T) {
 		t.Error("the boot is forgotten after a restart")
 	}
 	again.ByAddress("10.0.0.9", api.Event{Step: api.StepLogin, State: api.StateDone})
-	if got, want := steps(again.List()[0]), "script root login"; got != want {
+	if got, want := steps(get(t, again, mac1)), "script root login"; got != want {
 		t.Errorf("steps = %q, want %q", got, want)
 	}
 }
@@ -177,7 +186,7 @@ func TestBoundsHold(t *testing.T) {
 		}
 		r.Firmware(f, api.Event{Step: api.StepDHCP, State: api.StateDone})
 	}
-	n := r.List()[0]
+	n := get(t, r, "node-000001")
 	if len(n.Boots) != maxBoots || len(r.byBoot) != maxBoots {
 		t.Errorf("%d boots kept, %d in the index, want %d", len(n.Boots), len(r.byBoot), maxBoots)
 	}

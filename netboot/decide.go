@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package netboot
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"strings"
+
+	"slate/images"
+	"slate/netboot/api"
+	"slate/netboot/boot"
+	"slate/netboot/config"
+	"slate/netboot/nodes"
+)
+
+// scopeOf is the scope of a node's configuration. What was set for it and has no
+// meaning any more, perhaps after an update of slate, is left out.
+func (s *Server) scopeOf(n api.Node) config.Scope {
+	set := config.Set(n.Set)
+	if err := set.Check(); err != nil {
+		s.Log.Error("what was set for a node is not valid and does not count", "node", n.Name, "err", err)
+		set = config.Set{}
+	}
+	return config.Scope{Node: n.Name, Groups: n.Groups, Set: set}
+}
+
+// configOf merges what config.d and the admin say about a node.
+func (s *Server) configOf(n api.Node) *config.Node { return s.site.current().For(s.scopeOf(n)) }
+
+// decide decides what a node boots. mac is the card that it boots by.
+func (s *Server) decide(n api.Node, mac string) boot.Decision {
+	published, err := s.published()
+	if err != nil {
+		return boot.Decision{Err: err}
+	}
+	return boot.Decide(boot.Facts{
+		Node: n.Name, Groups: n.Groups, Firmware: n.Firmware, MAC: mac, Config: s.configOf(n),
+		Published: published, Resolve: func(r images.Ref) (images.Record, error) { return s.store.Resolve(r) },
+		Server: s.bootServer(), NFSPort: s.Settings.NFS.Port, Controller: s.controllerDigest,
+	})
+}
+
+// explain says in words what a node would boot now.
+func (s *Server) explain(_ context.Context, name string) (api.Explanation, error) {
+	n, err := s.nodes.Get(name)
+	if err != nil {
+		return api.Explanation{}, err
+	}
+	mac := "00:00:00:00:00:00"
+	if len(n.MACs) > 0 {
+		mac = n.MACs[0]
+	}
+	d := s.decide(n, mac)
+	e := api.Explanation{Node: n.Name, Lines: d.Lines}
+	if d.Err != nil {
+		e.Error, e.Hint = d.Err.Error(), hintOf(d.Err)
+	}
+	return e, nil
+}
+
+// modeEntry is a node's mode, and what it was worked out from.
+type modeEntry struct {
+	site *config.Site
+	from string
+	mode string
+}
+
+// ignored tells whether the node is to be left alone. It is asked for each DHCP
+// request and for each node of a status, so the answer is kept while nothing
+// it depends on changes.
+func (s *Server) ignored(n api.Node) bool {
+	site := s.site.current()
+	from := fmt.Sprintf("%q %q", n.Groups, n.Set.Mode)
+	if e, ok := s.modes.Load(n.Name); ok && e.(modeEntry).site == site && e.(modeEntry).from == from {
+		return e.(modeEntry).mode == config.ModeIgnore
+	}
+	mode := site.For(s.scopeOf(n)).Boot.Mode
+	s.modes.Store(n.Name, modeEntry{site, from, mode})
+	return mode == config.ModeIgnore
+}
+
+// ignores tells whether a machine that may not be known yet is to be left alone.
+func (s *Server) ignores(f nodes.Facts) bool {
+	n, _ := s.nodes.Find(f)
+	return s.ignored(n)
+}
+
+// change changes nodes, after a look at what the words mean.
+func (s *Server) change(ctx context.Context, c api.Change) ([]api.Done, error) {
+	var set config.Set
+	if c.Image != nil {
+		set.Image = *c.Image
+	}
+	if c.Mode != nil {
+		set.Mode = *c.Mode
+	}
+	if c.Cmdline != nil {
+		set.Cmdline = *c.Cmdline
+	}
+	if err := set.Check(); err != nil {
+		return nil, err
+	}
+	if set.Image != "" { // one that is not there yet can be set, but is more often a slip
+		ref, err := images.ParseRef(set.Image)
+		if err == nil {
+			_, err = s.store.Resolve(ref)
+		}
+		if err != nil {
+			return nil, &nodes.ChangeError{Text: err.Error(), Help: cmp.Or(hintOf(err), "see what there is: slate image list")}
+		}
+	}
+	changed, err := s.nodes.Change(ctx, c)
+	var done []api.Done
+	for _, n := range changed {
+		done = append(done, api.Done{Node: n.Name, Text: describeSet(n)})
+	}
+	return done, err
+}
+
+// describeSet says what is set for a node after a change.
+func describeSet(n api.Node) string {
+	var parts []string
+	add := func(what, value string) {
+		if value != "" {
+			parts = append(parts, what+" "+value)
+		}
+	}
+	add("groups", strings.Join(n.Groups, ", "))
+	add("image", n.Set.Image)
+	add("mode", n.Set.Mode)
+	add("cmdline", strings.Join(n.Set.Cmdline, " "))
+	if len(parts) == 0 {
+		return "nothing set: config.d alone decides"
+	}
+	return strings.Join(parts, "; ")
+}
