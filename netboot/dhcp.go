@@ -85,7 +85,12 @@ func (b booter) Boot(_ context.Context, c dhcp.Client) (dhcp.Boot, bool) {
 	if b.ignores(nodes.Facts{MAC: c.MAC.String(), UUID: c.UUID}) {
 		return dhcp.Boot{Reason: boot.ReasonIgnored}, false
 	}
-	l, ok := boot.ChooseLoader(bootClient(c), b.bootServer())
+	client := bootClient(c)
+	if !c.IPXE && c.UserClass != dhcp.ProbeClass {
+		n, _ := b.nodes.Find(nodes.Facts{MAC: c.MAC.String(), UUID: c.UUID})
+		client.Loader = b.configOf(n).Boot.Loader
+	}
+	l, ok := boot.ChooseLoader(client, b.bootServer())
 	return dhcp.Boot{NextServer: b.addr, File: l.File, URL: l.URL, Reason: l.Reason}, ok
 }
 
@@ -102,6 +107,9 @@ func (s *Server) dhcpEvent(ev dhcp.Event) {
 		return
 	}
 	c := ev.Client
+	if c.UserClass == dhcp.ProbeClass {
+		return // slate doctor, not a machine
+	}
 	mac := c.MAC.String()
 	if !c.WantsBoot() {
 		if ev.Kind == dhcp.EventAck && ev.Addr.IsValid() {

@@ -27,6 +27,7 @@ import (
 	"slate/netboot/api"
 	"slate/netboot/boot"
 	"slate/netboot/config"
+	"slate/netboot/grub"
 	"slate/netboot/ipxe"
 	"slate/netboot/nodes"
 	"slate/netboot/state"
@@ -50,6 +51,7 @@ type Server struct {
 	nodes   *nodes.Registry
 	scripts *ipxe.Scripts
 	loaders loaders
+	grub    *grub.Configs
 
 	rivals   rivals
 	ipxeSeen sync.Map // MAC to the time of iPXE's last DHCP request
@@ -126,6 +128,8 @@ func (s *Server) open(ctx context.Context) error {
 	s.loaders = loaders{own: filepath.Join(s.Settings.Data, LoaderDir)}
 	try(s.loaders.check())
 	s.scripts, err = ipxe.New()
+	try(err)
+	s.grub, err = grub.New()
 	try(err)
 	if s.addr.IsValid() {
 		try(s.listen(ctx))
@@ -293,7 +297,7 @@ func (s *Server) published() (map[string][]string, error) {
 }
 
 func (s *Server) bootServer() boot.Server {
-	return boot.Server{Addr: s.addr, HTTPPort: s.Settings.HTTP.Port}
+	return boot.Server{Addr: s.addr, HTTPPort: s.Settings.HTTP.Port, Has: s.loaders.has}
 }
 
 // serveHTTP serves until ctx ends, which ends the requests that wait for something too.

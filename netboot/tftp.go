@@ -5,7 +5,6 @@ package netboot
 import (
 	"context"
 	"fmt"
-	"net/netip"
 
 	"slate/netboot/api"
 	"slate/netboot/nodes"
@@ -13,24 +12,18 @@ import (
 )
 
 func (s *Server) serveTFTP(ctx context.Context) error {
-	srv := &tftp.Server{
-		Open: func(name string, _ netip.AddrPort) (tftp.File, error) {
-			f, err := s.loaders.open(name)
-			if err != nil {
-				return nil, err
-			}
-			return tftp.OSFile(f)
-		},
-		Events: s.tftpEvent,
-		Log:    s.Log,
-	}
+	srv := &tftp.Server{Open: s.openTFTP, Events: s.tftpEvent, Log: s.Log}
 	return srv.Serve(ctx, s.tftp)
 }
 
 // tftpEvent puts the loader's download into the timeline of the machine that
 // fetches it.
 func (s *Server) tftpEvent(ev tftp.Event) {
-	e := api.Event{Step: api.StepLoader, Text: ev.Name}
+	step, what, ok := tftpStep(ev)
+	if !ok {
+		return
+	}
+	e := api.Event{Step: step, Text: what}
 	switch ev.Kind {
 	case tftp.Requested, tftp.Probed:
 		return

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package netboot
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"strings"
+
+	"slate/images"
+	"slate/netboot/api"
+	"slate/netboot/boot"
+	"slate/netboot/grub"
+	"slate/netboot/nodes"
+	"slate/tftp"
+)
+
+// tftpBoot is below which GRUB finds kernels and initramfs parts:
+// boot/<digest>/<what it is>.
+const tftpBoot = "boot/"
+
+// openTFTP opens what may be fetched by TFTP: the loaders and, for GRUB, which
+// has nothing else, its configurations and the files of a boot.
+func (s *Server) openTFTP(name string, client netip.AddrPort) (tftp.File, error) {
+	if name == grub.MainFile {
+		return tftpText(s.grub.Main(s.addr.String()))
+	}
+	if mac, ok := grub.NodeMAC(name); ok {
+		return tftpText(s.grubConfig(nodes.Facts{MAC: mac.String(), Address: client.Addr().Unmap().String()}))
+	}
+	if rest, ok := strings.CutPrefix(name, tftpBoot); ok {
+		return s.openBootFile(rest)
+	}
+	f, err := s.loaders.open(name)
+	if err != nil {
+		return nil, err
+	}
+	return tftp.OSFile(f)
+}
+
+func tftpText(text []byte, err error) (tftp.File, error) {
+	if err != nil {
+		return nil, err
+	}
+	return tftp.Bytes(text), nil
+}
+
+// openBootFile opens the controller, or a kernel or modules of a version. Nothing
+// else of the store can be had by TFTP.
+func (s *Server) openBootFile(name string) (tftp.File, error) {
+	hex, _, _ := strings.Cut(name, "/")
+	d, err := images.ParseDigest(hex)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", fs.ErrNotExist, err)
+	}
+	if d == s.controllerDigest {
+		return tftp.Bytes(s.controller), nil
+	}
+	names, err := s.store.Images()
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		versions, err := s.store.Versions(n)
+		if err != nil {
+			return nil, err
+		}
+		for _, v := range versions {
+			if (v.Kernel != nil && v.Kernel.Digest == d) || (v.Modules != nil && v.Modules.Digest == d) {
+				f, err := s.store.OpenBlob(d)
+				if err != nil {
+					return nil, err
+				}
+				return tftp.OSFile(f)
+			}
+		}
+	}
+	return nil, fmt.Errorf("no version boots with %s: %w", d.Short(), fs.ErrNotExist)
+}
+
+// grubConfig writes GRUB's configuration for a machine, as script does for iPXE.
+func (s *Server) grubConfig(facts nodes.Facts) ([]byte, error) {
+	node, ok := s.nodes.Seen(facts)
+	if !ok {
+		return s.grub.Refuse(facts.MAC, "the appliance knows too many nodes already", "")
+	}
+	d := s.decide(node, facts.MAC)
+	if d.Ignore {
+		return s.grub.Refuse(node.Name, boot.ReasonIgnored, "")
+	}
+	if d.Err != nil {
+		s.Log.Warn("a node is not started", "node", node.Name, "err", d.Err)
+		s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateFailed, Text: d.Err.Error()})
+		return s.grub.Refuse(node.Name, d.Err.Error(), hintOf(d.Err))
+	}
+	start, v := d.Start, d.Start.Version
+	if start.Node, start.BootID, ok = s.nodes.Script(facts, v.Ref(), v.Ref()+", "+d.Why); !ok {
+		return nil, errors.New("no room for this node")
+	}
+	part := func(d images.Digest, name string) string { return tftpBoot + d.String() + "/" + name }
+	b := grub.Boot{
+		Node: start.Node, Image: v.Ref(), BootID: start.BootID, Server: s.addr.String(),
+		Kernel: part(v.Kernel.Digest, "kernel"), Cmdline: start.Cmdline(),
+		Initrds: []string{part(s.controllerDigest, "controller.cpio")},
+	}
+	if v.Modules != nil {
+		b.Initrds = append(b.Initrds, part(v.Modules.Digest, "modules.cpio"))
+	}
+	return s.grub.Boot(b)
+}
+
+// tftpStep says what of a boot a name stands for: the files of a boot count as
+// loading the kernel. Firmware, shim and GRUB ask for many names that need not
+// exist; those are nobody's step.
+func tftpStep(ev tftp.Event) (step api.Step, what string, ok bool) {
+	if rest, ok := strings.CutPrefix(ev.Name, tftpBoot); ok {
+		_, what, _ := strings.Cut(rest, "/")
+		return api.StepKernel, what, true
+	}
+	if ev.Kind != tftp.Refused {
+		return api.StepLoader, ev.Name, true
+	}
+	for _, lf := range loaderFiles {
+		if lf.name == ev.Name {
+			return api.StepLoader, ev.Name, true
+		}
+	}
+	return "", "", false
+}
