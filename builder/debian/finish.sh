@@ -40,15 +40,16 @@ rm -f /var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/systemd
 [ -s /etc/hosts ] || printf '127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n' > /etc/hosts
 ln -sf ../proc/self/mounts /etc/mtab
 
-# Every machine makes its own host keys when ssh starts, in the writable /etc.
+# Every machine makes its own host key when ssh starts, in the writable /etc, and
+# anew after each boot. One key will do: an RSA key costs old machines seconds.
 init=$(readlink -f /sbin/init || :)
 if [ -e /usr/sbin/sshd ] && [ -d /usr/lib/systemd/system ]; then
   mkdir -p /etc/systemd/system/ssh.service.d
   cat > /etc/systemd/system/ssh.service.d/host-keys.conf <<'UNIT'
-# From slate: the image has no host keys, so they are made before sshd -t asks for them.
+# From slate: the image has no host keys, so one is made before sshd -t asks for it.
 [Service]
 ExecStartPre=
-ExecStartPre=/usr/bin/ssh-keygen -A
+ExecStartPre=/bin/sh -c '[ -e /etc/ssh/ssh_host_ed25519_key ] || ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key'
 ExecStartPre=/usr/sbin/sshd -t
 UNIT
 fi
@@ -56,8 +57,15 @@ if [ -e /usr/sbin/sshd ] && [ "${init##*/}" != systemd ] && [ -f /etc/default/ss
   cat >> /etc/default/ssh <<'SH'
 
 # From slate: the image has no host keys.
-[ -e /etc/ssh/ssh_host_ed25519_key ] || ssh-keygen -A >/dev/null
+[ -e /etc/ssh/ssh_host_ed25519_key ] || ssh-keygen -q -t ed25519 -N "" -f /etc/ssh/ssh_host_ed25519_key
 SH
+fi
+
+# Makes sockets for ssh into virtual machines, and complains on the console of
+# all others.
+if [ -e /usr/lib/systemd/system-generators/systemd-ssh-generator ]; then
+  mkdir -p /etc/systemd/system-generators
+  ln -sf /dev/null /etc/systemd/system-generators/systemd-ssh-generator
 fi
 
 # Openrc remounts a root that fstab does not call read-only. The line for / is

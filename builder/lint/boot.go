@@ -96,11 +96,11 @@ func checkUnits(l *linter) {
 		}
 	}
 	if l.exists("usr/sbin/sshd") && !l.exists("etc/ssh/ssh_host_ed25519_key") && !l.makesHostKeys() {
-		l.add(Warning, "ssh-no-keys", "usr/sbin/sshd", "add a drop-in for ssh.service whose first ExecStartPre is ssh-keygen -A", "nothing makes host keys: the service will not start")
+		l.add(Warning, "ssh-no-keys", "usr/sbin/sshd", "add a drop-in for ssh.service whose first ExecStartPre calls ssh-keygen", "nothing makes host keys: the service will not start")
 	}
 }
 
-// makesHostKeys looks for a unit or drop-in that calls ssh-keygen -A.
+// makesHostKeys looks for a unit or drop-in that calls ssh-keygen.
 func (l *linter) makesHostKeys() bool {
 	for _, root := range []string{"etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"} {
 		for _, e := range l.list(root) {
@@ -112,7 +112,7 @@ func (l *linter) makesHostKeys() bool {
 			for _, d := range l.list(p) {
 				texts = append(texts, l.read(path.Join(p, d.Name())))
 			}
-			if slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(t, "ssh-keygen -A") }) {
+			if slices.ContainsFunc(texts, func(t string) bool { return strings.Contains(t, "ssh-keygen") }) {
 				return true
 			}
 		}
