@@ -57,6 +57,7 @@ type Handler struct {
 	once   sync.Once
 	busy   *semaphore.Weighted
 	flight singleflight.Group
+	making sync.WaitGroup
 	sweep  sync.Mutex
 }
 
@@ -314,7 +315,9 @@ func (h *Handler) cached(ctx context.Context, key string, fill func(context.Cont
 		data []byte
 		sum  string
 	}
-	// The one who makes it must not be stopped by the first asker's hanging up.
+	// What is being made goes on when the first who asked hangs up: others may
+	// wait for it too, and whoever comes back finds it in the cache.
+	h.making.Add(1)
 	ch := h.flight.DoChan(key, func() (any, error) {
 		ctx := context.WithoutCancel(ctx)
 		if err := h.busy.Acquire(ctx, 1); err != nil {
@@ -333,15 +336,24 @@ func (h *Handler) cached(ctx context.Context, key string, fill func(context.Cont
 	})
 	select {
 	case res := <-ch:
+		h.making.Done()
 		if res.Err != nil {
 			return nil, "", res.Err
 		}
 		m := res.Val.(made)
 		return bytes.NewReader(m.data), m.sum, nil
 	case <-ctx.Done():
+		go func() {
+			<-ch
+			h.making.Done()
+		}()
 		return nil, "", context.Cause(ctx)
 	}
 }
+
+// Wait returns when nothing is being made any more for those who hung up. The
+// server must have stopped before.
+func (h *Handler) Wait() { h.making.Wait() }
 
 // sectionFile is a cached answer without the sum that stands behind it.
 type sectionFile struct {
