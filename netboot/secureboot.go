@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"path"
 	"strings"
 
 	"slate/images"
@@ -18,8 +19,11 @@ import (
 )
 
 // tftpBoot is below which GRUB finds kernels and initramfs parts:
-// boot/<digest>/<what it is>.
-const tftpBoot = "boot/"
+// boot/<digest>/<what it is>, and of the last one boot/<digest>/last/<what it is>.
+const (
+	tftpBoot = "boot/"
+	tftpLast = "last/"
+)
 
 // openTFTP opens what may be fetched by TFTP: the loaders and, for GRUB, which
 // has nothing else, its configurations and the files of a boot.
@@ -108,24 +112,28 @@ func (s *Server) grubConfig(facts nodes.Facts) ([]byte, error) {
 	if v.Modules != nil {
 		b.Initrds = append(b.Initrds, part(v.Modules.Digest, "modules.cpio"))
 	}
+	last := &b.Initrds[len(b.Initrds)-1]
+	dir, name := path.Split(*last)
+	*last = dir + tftpLast + name
 	return s.grub.Boot(b)
 }
 
-// tftpStep says what of a boot a name stands for: the files of a boot count as
-// loading the kernel. Firmware, shim and GRUB ask for many names that need not
-// exist; those are nobody's step.
-func tftpStep(ev tftp.Event) (step api.Step, what string, ok bool) {
-	if rest, ok := strings.CutPrefix(ev.Name, tftpBoot); ok {
-		_, what, _ := strings.Cut(rest, "/")
-		return api.StepKernel, what, true
-	}
-	if ev.Kind != tftp.Refused {
-		return api.StepLoader, ev.Name, true
+// tftpStep says what of a boot a name stands for, as an event that it is done:
+// loaders, and the files of a boot, which count as loading the kernel. GRUB's
+// configuration is in the timeline as the boot script. Firmware, shim and GRUB ask
+// for many more names, which need not exist and are nobody's step.
+func tftpStep(name string) (e api.Event, ok bool) {
+	if rest, ok := strings.CutPrefix(name, tftpBoot); ok {
+		e = api.Event{Step: api.StepKernel, State: api.StateNote, Text: path.Base(rest)}
+		if strings.Contains(rest, "/"+tftpLast) {
+			e.State = api.StateDone
+		}
+		return e, true
 	}
 	for _, lf := range loaderFiles {
-		if lf.name == ev.Name {
-			return api.StepLoader, ev.Name, true
+		if lf.name == name {
+			return api.Event{Step: api.StepLoader, State: api.StateDone, Text: name}, true
 		}
 	}
-	return "", "", false
+	return e, false
 }

@@ -19,16 +19,14 @@ func (s *Server) serveTFTP(ctx context.Context) error {
 // tftpEvent puts the loader's download into the timeline of the machine that
 // fetches it.
 func (s *Server) tftpEvent(ev tftp.Event) {
-	step, what, ok := tftpStep(ev)
+	e, ok := tftpStep(ev.Name)
 	if !ok {
 		return
 	}
-	e := api.Event{Step: step, Text: what}
 	switch ev.Kind {
 	case tftp.Requested, tftp.Probed:
 		return
 	case tftp.Done:
-		e.State = api.StateDone
 		e.Text += fmt.Sprintf(": %d KB by TFTP in %.2f s", ev.Bytes/1000, ev.Duration.Seconds())
 	default:
 		e.State = api.StateFailed
