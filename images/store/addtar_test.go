@@ -24,7 +24,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"slate/images/store"
-	"slate/images/tree"
 )
 
 // A tarEntry is one entry of an archive made for a test.
