@@ -72,8 +72,8 @@ func joinPrefixes(ps []netip.Prefix) string {
 	return strings.Join(s, ", ")
 }
 
-// portError explains why a port could not be opened.
-func portError(service, proto string, port int, err error) error {
+// PortError explains why a port could not be opened.
+func PortError(service, proto string, port int, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		flag := map[string]string{"tcp": "-ltnp", "udp": "-lunp"}[proto]

@@ -222,7 +222,7 @@ func (s *Server) listen(ctx context.Context) error {
 	tcp := func(what string, port int) net.Listener {
 		l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort(s.addr.String(), strconv.Itoa(port)))
 		if err != nil {
-			errs = append(errs, portError(what, "tcp", port, err))
+			errs = append(errs, PortError(what, "tcp", port, err))
 			return nil
 		}
 		return l
