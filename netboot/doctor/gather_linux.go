@@ -14,7 +14,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,7 +45,7 @@ func Gather(ctx context.Context, o Options) Facts {
 	f := Facts{Settings: o.Settings, Version: o.Version, Built: o.Built, Now: time.Now(), Synced: clockSynced()}
 	name := o.Settings.Network.Interface
 	f.Interface, f.InterfaceErr = netboot.InterfaceByName(name)
-	f.Link = hasLink("/sys/class/net", name)
+	f.Link = hasLink(name)
 	f.Ruleset, f.RulesErr = readRuleset(ctx)
 	for _, l := range netboot.LoaderFiles(o.Settings.Data) {
 		f.Loaders = append(f.Loaders, Loader{l, loaderVersion(l)})
@@ -76,11 +75,10 @@ func Gather(ctx context.Context, o Options) Facts {
 	return f
 }
 
-// hasLink tells whether an interface has a carrier (kernel documentation,
-// Documentation/ABI/testing/sysfs-class-net).
-func hasLink(sys, name string) bool {
-	b, err := os.ReadFile(filepath.Join(sys, name, "carrier"))
-	return err == nil && strings.TrimSpace(string(b)) == "1"
+// hasLink tells whether an interface has a carrier.
+func hasLink(name string) bool {
+	ifi, err := net.InterfaceByName(name)
+	return err == nil && ifi.Flags&net.FlagRunning != 0
 }
 
 // clockSynced asks the kernel whether something keeps its clock right (adjtimex(2)).
