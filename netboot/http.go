@@ -6,7 +6,9 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"path/filepath"
 
+	"slate/images/transfer"
 	"slate/netboot/api"
 	"slate/netboot/boot"
 	"slate/netboot/httpd"
@@ -15,6 +17,7 @@ import (
 )
 
 func (s *Server) httpHandler() http.Handler {
+	s.sync = &transfer.Handler{Source: s.store, Log: s.Log, Cache: filepath.Join(s.Settings.Data, "cache", "sync")}
 	return httpd.New(httpd.Options{
 		Script:           s.script,
 		Loader:           s.loaders.open,
@@ -25,6 +28,7 @@ func (s *Server) httpHandler() http.Handler {
 		Facts:            s.nodes.Hardware,
 		Orders:           s.nodes.Listening,
 		Status:           s.publicStatus,
+		Sync:             s.sync,
 		Log:              s.Log,
 	})
 }

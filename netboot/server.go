@@ -24,6 +24,7 @@ import (
 	"slate/dhcp"
 	"slate/images"
 	"slate/images/store"
+	"slate/images/transfer"
 	"slate/netboot/api"
 	"slate/netboot/boot"
 	"slate/netboot/config"
@@ -51,6 +52,7 @@ type Server struct {
 	nodes   *nodes.Registry
 	scripts *ipxe.Scripts
 	loaders loaders
+	sync    *transfer.Handler
 	grub    *grub.Configs
 
 	rivals   rivals
@@ -243,6 +245,9 @@ func (s *Server) listen(ctx context.Context) error {
 }
 
 func (s *Server) close() {
+	if s.sync != nil {
+		s.sync.Wait() // packs that are still being made
+	}
 	for _, c := range []io.Closer{s.http, s.nfs, s.admin} {
 		if c != nil {
 			c.Close()

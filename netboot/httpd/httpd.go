@@ -42,7 +42,10 @@ type Options struct {
 	// Orders waits until there is an order for the machine of the boot, or ctx ends; false likewise.
 	Orders func(ctx context.Context, boot string) (api.Order, bool)
 	Status func(events bool) (api.Status, error)
-	Log    *slog.Logger // nil: silent
+	// Sync serves versions to machines and other appliances, below api.PathSync;
+	// nil: it is not served.
+	Sync http.Handler
+	Log  *slog.Logger // nil: silent
 }
 
 // ScriptQuery is what a loader says about the machine it runs on.
@@ -71,6 +74,9 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/facts", h.facts)
 	mux.HandleFunc("GET "+api.PathBoots+"{boot}/orders", h.orders)
 	mux.HandleFunc("GET "+api.PathStatus, serveStatus(h.Status))
+	if h.Sync != nil {
+		mux.Handle(api.PathSync, h.Sync)
+	}
 	return mux
 }
 
