@@ -5,6 +5,7 @@ package netboot
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"path/filepath"
 
@@ -24,7 +25,7 @@ func (s *Server) httpHandler() http.Handler {
 		Controller:       s.controller,
 		ControllerDigest: s.controllerDigest,
 		Blob:             s.store.OpenBlob,
-		Report:           s.nodes.Report,
+		Report:           s.report,
 		Facts:            s.nodes.Hardware,
 		Orders:           s.nodes.Listening,
 		Status:           s.publicStatus,
@@ -55,7 +56,23 @@ func (s *Server) script(_ context.Context, q httpd.ScriptQuery) ([]byte, error) 
 		s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateFailed, Text: d.Err.Error()})
 		return s.scripts.Refuse(node.Name, d.Err.Error(), hintOf(d.Err))
 	}
-	return s.bootScript(facts, d)
+	place, fresh := s.queue.ask(q.MAC)
+	if place == 0 {
+		return s.bootScript(facts, d)
+	}
+	if fresh {
+		s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateNote, Text: fmt.Sprintf("waits for its turn to load: place %d in the queue", place)})
+	}
+	return s.scripts.Wait(srv.URL(""), srv.URL(api.PathScript), node.Name, place, pauseOf(place))
+}
+
+// report puts an event into a boot's timeline. Once the last file before the kernel
+// is loaded, or the controller says anything, it is another machine's turn to load.
+func (s *Server) report(boot string, e api.Event) bool {
+	if e.Step != api.StepKernel || e.State == api.StateDone {
+		s.queue.done(boot)
+	}
+	return s.nodes.Report(boot, e)
 }
 
 func (s *Server) bootScript(facts nodes.Facts, d boot.Decision) ([]byte, error) {
@@ -65,6 +82,7 @@ func (s *Server) bootScript(facts nodes.Facts, d boot.Decision) ([]byte, error) 
 	if start.Node, start.BootID, ok = s.nodes.Script(facts, start.Version.Ref(), text); !ok {
 		return nil, errors.New("no room for this node")
 	}
+	s.queue.start(facts.MAC, start.BootID)
 	kernel, initrds, err := start.Files(s.controllerDigest)
 	if err != nil {
 		return nil, err

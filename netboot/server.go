@@ -54,6 +54,7 @@ type Server struct {
 	loaders loaders
 	sync    *transfer.Handler
 	grub    *grub.Configs
+	queue   *queue
 
 	rivals   rivals
 	ipxeSeen sync.Map // MAC to the time of iPXE's last DHCP request
@@ -127,6 +128,7 @@ func (s *Server) open(ctx context.Context) error {
 	s.site, err = openSite(s.Settings.ConfigD, s.Log)
 	try(err)
 	try(s.openStore(ctx))
+	s.queue = newQueue(s.Settings.Queue.Boots)
 	s.loaders = loaders{own: filepath.Join(s.Settings.Data, LoaderDir)}
 	try(s.loaders.check())
 	s.scripts, err = ipxe.New()

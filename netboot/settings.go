@@ -42,6 +42,7 @@ type Settings struct {
 	HTTP    PortSettings    `toml:"http"`
 	TFTP    PortSettings    `toml:"tftp"`
 	NFS     PortSettings    `toml:"nfs"`
+	Queue   QueueSettings   `toml:"queue"`
 }
 
 // NetworkSettings say where the nodes are.
@@ -63,6 +64,11 @@ type DHCPSettings struct {
 // PortSettings is the port that a service listens on.
 type PortSettings struct {
 	Port int `toml:"port"`
+}
+
+// QueueSettings are for when many machines start at once.
+type QueueSettings struct {
+	Boots int `toml:"boots"` // machines that load their kernel at the same time; 0: no limit
 }
 
 // Range is a span of addresses, both ends included, written "10.0.0.100-10.0.0.199".
@@ -120,6 +126,7 @@ func ReadSettings(file string) (Settings, error) {
 		Data: DefaultData, ConfigD: "config.d", Key: "site.key",
 		DHCP: DHCPSettings{Mode: DHCPServer, Lease: Duration(DefaultLease)},
 		HTTP: PortSettings{DefaultHTTPPort}, TFTP: PortSettings{DefaultTFTPPort}, NFS: PortSettings{DefaultNFSPort},
+		Queue: QueueSettings{DefaultBoots},
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -153,6 +160,9 @@ func (s *Settings) check(doc *config.Doc) []error {
 	}
 	if a := s.Network.Address; a.IsValid() && !a.Is4() {
 		bad("network.address", "%s is not an IPv4 address", a)
+	}
+	if s.Queue.Boots < 0 {
+		bad("queue.boots", "%d is less than none", s.Queue.Boots)
 	}
 	switch s.DHCP.Mode {
 	case DHCPServer:

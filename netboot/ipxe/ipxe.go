@@ -61,10 +61,20 @@ func (s *Scripts) Boot(b Boot) ([]byte, error) {
 // Ask returns the script that asks the appliance again, with the facts that
 // only the loader knows. script is the URL of the boot script, without a query.
 func (s *Scripts) Ask(server, script string) ([]byte, error) {
-	return s.render("ask.ipxe.tmpl", struct {
-		Server, Script string
-		retry
-	}{server, script, newRetry()})
+	return s.render("ask.ipxe.tmpl", ask{Server: server, Script: script, retry: newRetry()})
+}
+
+// Wait returns the script that tells a machine its place in the queue, waits, and
+// asks again.
+func (s *Scripts) Wait(server, script, node string, place int, wait time.Duration) ([]byte, error) {
+	return s.render("ask.ipxe.tmpl", ask{Server: server, Script: script, Node: node, Place: place, Wait: int(wait.Seconds()), retry: newRetry()})
+}
+
+type ask struct {
+	Server, Script string
+	Node           string // that waits for its turn; "": none
+	Place, Wait    int
+	retry
 }
 
 // Refuse returns the script that says why a machine is not started and goes on

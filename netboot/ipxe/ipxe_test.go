@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"slate/netboot/ipxe"
 	"slate/testbed/golden"
@@ -37,6 +38,8 @@ func scripts(t *testing.T) map[string][]byte {
 	keep("boot", text, err)
 	text, err = s.Ask(server, server+"/boot.ipxe")
 	keep("ask", text, err)
+	text, err = s.Wait(server, server+"/boot.ipxe", "node-123456", 17, 4*time.Second)
+	keep("wait", text, err)
 	text, err = s.Refuse("node-123456", "no image is published: \"demo\" || reboot ${x}\nsecond line", "publish one with: slate image publish demo --channel stable")
 	keep("refuse", text, err)
 	return out
