@@ -77,6 +77,9 @@ func TestServe(t *testing.T) {
 	if err := errors.Join(here.Veth("veth0", there, "eth0"), here.Up("veth0"), there.Up("eth0")); err != nil {
 		t.Fatal(err)
 	}
+	defer here.Delete("veth0")
+	waitLinkLocal(t, here, "veth0")
+	waitLinkLocal(t, there, "eth0")
 	mac, err := there.HardwareAddr("eth0")
 	if err != nil {
 		t.Fatal(err)
@@ -147,5 +150,27 @@ func TestServe(t *testing.T) {
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("Serve = %v after the end of its context, want nil", err)
+	}
+}
+
+// waitLinkLocal waits for the address that the kernel gives a link a little after
+// it is up.
+func waitLinkLocal(t *testing.T, ns *netns.NS, link string) {
+	t.Helper()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); ; <-tick.C {
+		found := false
+		err := ns.Do(func() error {
+			ifi, err := net.InterfaceByName(link)
+			found = err == nil && hasLinkLocal(ifi)
+			return err
+		})
+		switch {
+		case found:
+			return
+		case err != nil || time.Now().After(deadline):
+			t.Fatalf("%s has no link-local address (%v)", link, err)
+		}
 	}
 }
