@@ -82,13 +82,15 @@ type booter struct{ *Server }
 
 // Boot decides which loader the client is told.
 func (b booter) Boot(_ context.Context, c dhcp.Client) (dhcp.Boot, bool) {
-	if b.ignores(nodes.Facts{MAC: c.MAC.String(), UUID: c.UUID}) {
-		return dhcp.Boot{Reason: boot.ReasonIgnored}, false
-	}
 	client := bootClient(c)
-	if !c.IPXE && c.UserClass != dhcp.ProbeClass {
+	if c.UserClass != dhcp.ProbeClass { // slate doctor gets an answer always
 		n, _ := b.nodes.Find(nodes.Facts{MAC: c.MAC.String(), UUID: c.UUID})
-		client.Loader = b.configOf(n).Boot.Loader
+		if b.ignored(n) {
+			return dhcp.Boot{Reason: boot.ReasonIgnored}, false
+		}
+		if !c.IPXE {
+			client.Loader = b.configOf(n).Boot.Loader
+		}
 	}
 	l, ok := boot.ChooseLoader(client, b.bootServer())
 	return dhcp.Boot{NextServer: b.addr, File: l.File, URL: l.URL, Reason: l.Reason}, ok

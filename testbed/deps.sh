@@ -23,6 +23,9 @@ test="$demo
 /usr/bin/git git
 /usr/bin/gcc gcc
 /usr/include/stdlib.h libc6-dev
+/usr/lib/shim/shimx64.efi.signed shim-signed
+/usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed grub-efi-amd64-signed
+/usr/bin/grub-script-check grub-common
 /usr/sbin/dnsmasq dnsmasq-base
 /usr/bin/bsdtar libarchive-tools
 /usr/bin/nfs-ls libnfs-utils
