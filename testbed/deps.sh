@@ -17,6 +17,7 @@ demo="
 /usr/share/keyrings/debian-archive-keyring.gpg debian-archive-keyring
 /usr/bin/ip iproute2
 /usr/bin/zstd zstd
+/usr/bin/xz xz-utils
 /usr/bin/tar tar
 "
 test="$demo
@@ -31,9 +32,13 @@ test="$demo
 /usr/bin/nfs-ls libnfs-utils
 /usr/sbin/dhclient isc-dhcp-client
 /usr/sbin/udhcpc udhcpc
+/usr/bin/tftp tftp-hpa
 /usr/bin/curl curl
+/usr/bin/socat socat
+/bin/busybox busybox
+/usr/bin/ssh-keygen openssh-client
+/lib/systemd/systemd-networkd systemd
 /usr/bin/cpio cpio
-/usr/bin/xz xz-utils
 /usr/sbin/nft nftables
 /usr/sbin/getcap libcap2-bin
 /usr/bin/setfattr attr
@@ -68,7 +73,7 @@ if ! command -v go >/dev/null; then
 fi
 
 missing=$(printf '%s\n' "$list" | while read -r file pkg; do
-	[ -z "$file" ] || [ -e "$file" ] || [ -e "${file#/usr}" ] || echo "$pkg"
+	[ -z "$file" ] || [ -e "$file" ] || [ -e "${file#/usr}" ] || [ -e "/usr$file" ] || echo "$pkg"
 done | sort -u | tr '\n' ' ')
 [ -n "$missing" ] || exit 0
 
