@@ -19,9 +19,8 @@ type Facts struct {
 	Firmware  string   // as Arch's String gives it; empty: not known yet
 	MAC       string   // of the card it boots by
 	Config    *config.Node
-	Published map[string][]string                      // images and their channels
-	Resolve   func(images.Ref) (images.Record, error)  // the version a reference means
-	Loader    func(Client, Server) (l Loader, ok bool) // nil: ChooseLoader
+	Published map[string][]string                     // images and their channels
+	Resolve   func(images.Ref) (images.Record, error) // the version a reference means
 
 	Server     Server
 	NFSPort    int
@@ -116,24 +115,20 @@ func describe(ref images.Ref) string {
 var explained = []Arch{ArchBIOS, ArchX64, ArchX64HTTP, ArchARM64}
 
 func (f Facts) loaderLines() []api.Reason {
-	choose := f.Loader
-	if choose == nil {
-		choose = ChooseLoader
-	}
 	var lines []api.Reason
 	for _, a := range explained {
 		if f.Firmware != "" && f.Firmware != a.String() {
 			continue
 		}
 		http := a == ArchX64HTTP || a == ArchARM64HTTP
-		l, ok := choose(Client{Arch: a, PXE: !http, HTTPClient: http, Loader: f.Config.Boot.Loader}, f.Server)
+		l, ok := ChooseLoader(Client{Arch: a, PXE: !http, HTTPClient: http, Loader: f.Config.Boot.Loader}, f.Server)
 		value := cmp.Or(l.File, l.URL)
 		if !ok {
 			value = "none"
 		}
 		why := l.Reason
 		if f.Firmware == "" {
-			why += " (its firmware is not known yet)"
+			why += "; its firmware is not known yet"
 		}
 		lines = append(lines, api.Reason{What: "loader", Value: value, Why: why})
 	}

@@ -62,7 +62,7 @@ func TestDecide(t *testing.T) {
 		{"group", config.Scope{Node: "pc1", Groups: []string{"room1"}}, "UEFI x64", stable, "lab/9 false", "", []string{
 			"groups|room1|the last has precedence", "mode|diskless|groups/room1/system/boot.conf:2", "loader|snponly.efi|UEFI x64 PXE", "image|lab@testing|named by groups/room1/system/boot.conf:1"}},
 		{"node over group", config.Scope{Node: "old", Groups: []string{"room1"}}, "", stable, "lab/1 false", "", []string{
-			"loader|undionly.kpxe|(its firmware is not known yet)", "loader|snponly-arm64.efi|UEFI arm64 PXE", "image|lab/1|named by nodes/old/system/boot.conf:1", "version|lab/1|named by its number"}},
+			"loader|undionly.kpxe|; its firmware is not known yet", "loader|snponly-arm64.efi|UEFI arm64 PXE", "image|lab/1|named by nodes/old/system/boot.conf:1", "version|lab/1|named by its number"}},
 		{"waits for ever", config.Scope{Node: "old"}, "BIOS", stable, "lab/1 false", "", []string{"choice|diskless|never: it waits for ever"}},
 		{"set", config.Scope{Node: "old", Set: config.Set{Image: "demo@stable", Cmdline: []string{"debug"}}}, "BIOS", stable, "demo/3 false", "", []string{
 			"image|demo@stable|named by slate node set", "command line|console=tty0 debug slate.server|words: slate node set"}},

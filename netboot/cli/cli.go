@@ -39,7 +39,8 @@ type commands struct {
 	Build  buildCmd  `cmd:"" help:"Build an image from a recipe."`
 	Image  imageCmd  `cmd:"" help:"List, import, publish and look after the images that nodes run."`
 	Serve  serveCmd  `cmd:"" help:"Run the appliance."`
-	Status statusCmd `cmd:"" help:"Show the appliance, its nodes and how far they got."`
+	Status statusCmd `cmd:"" help:"Show the appliance, and how each of its nodes is."`
+	Node   nodeCmd   `cmd:"" help:"Look after nodes: list, explain, set, group, wake, restart."`
 	Doctor doctorCmd `cmd:"" help:"Find what keeps machines from booting, and how to mend it."`
 	Config configCmd `cmd:"" help:"Check and explain config.d, the configuration of the nodes."`
 	Lab    labCmd    `cmd:"" help:"Try it all with virtual machines, in a network that exists only for that."`

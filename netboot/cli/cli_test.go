@@ -4,6 +4,8 @@ package cli_test
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
 	"os"
@@ -50,7 +52,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata",
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor, "fetch": fetch, "alone": alone},
 		Setup: func(e *testscript.Env) error {
 			// The commands run in this test's network.
 			for _, name := range []string{"SLATE_NETNS", "SLATE_TEST"} {
@@ -61,6 +63,35 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 	})
+}
+
+// applianceTurn is held by the script whose appliance has the ports.
+var applianceTurn = make(chan struct{}, 1)
+
+// alone is the command "alone": scripts run side by side, and those that start an
+// appliance begin with it, to have the network for themselves until they end.
+func alone(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 0 {
+		ts.Fatalf("usage: alone")
+	}
+	applianceTurn <- struct{}{}
+	ts.Defer(func() { <-applianceTurn })
+}
+
+// fetch is the command "fetch URL": the answer is its output.
+func fetch(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 {
+		ts.Fatalf("usage: fetch URL")
+	}
+	resp, err := http.Get(args[0])
+	ts.Check(err)
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	if good := resp.StatusCode == http.StatusOK; good == neg {
+		ts.Fatalf("%s: %s: %s", args[0], resp.Status, text)
+	}
+	fmt.Fprintf(ts.Stdout(), "%s", text)
 }
 
 // waitFor is the command "waitfor URL": it waits until the URL answers.

@@ -3,11 +3,13 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
 	"strings"
 
+	"slate/netboot/api"
 	"slate/netboot/config"
 )
 
@@ -44,25 +46,49 @@ func (c *configCheckCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(a.stdout, "%s is good; %d nodes have files of their own\n", dir, len(site.Nodes()))
+	fmt.Fprintf(a.stdout, "%s is good; %d groups and %d nodes have files of their own\n", dir, len(site.Groups()), len(site.Nodes()))
 	return nil
 }
 
 type configExplainCmd struct {
 	configDir
-	Node string `arg:"" help:"The node's name."`
-	Key  string `arg:"" optional:"" help:"Show only keys and files that contain this text."`
-	JSON bool   `help:"Print JSON."`
+	Node  string   `arg:"" help:"The node's name."`
+	Key   string   `arg:"" optional:"" help:"Show only keys and files that contain this text."`
+	Group []string `help:"Take the node to be in these groups, the last with precedence, and do not ask the appliance." placeholder:"GROUP"`
+	JSON  bool     `help:"Print JSON."`
+}
+
+// Help is shown by slate config explain --help.
+func (configExplainCmd) Help() string {
+	return `The appliance is asked which groups the node is in and what was set for it with slate
+node set. With --group or --dir it is not, and only config.d counts.`
+}
+
+// scope finds out whose configuration it is.
+func (c *configExplainCmd) scope(ctx context.Context, a *app) config.Scope {
+	scope := config.Scope{Node: c.Node, Groups: c.Group}
+	if len(c.Group) > 0 || c.Dir != "" {
+		return scope
+	}
+	err := a.admin(ctx, func(ctx context.Context, client *api.Client) error {
+		n, err := client.Node(ctx, c.Node)
+		scope.Groups, scope.Set = n.Groups, config.Set(n.Set)
+		return err
+	})
+	if err != nil {
+		a.log.Warn("groups and what was set for the node are left out", "why", err)
+	}
+	return scope
 }
 
 // Run explains a node's configuration.
-func (c *configExplainCmd) Run(a *app) error {
+func (c *configExplainCmd) Run(ctx context.Context, a *app) error {
 	site, _, err := c.load(a)
 	if err != nil {
 		return err
 	}
 	var values []config.Value
-	for _, v := range site.Node(c.Node).Explain() {
+	for _, v := range site.For(c.scope(ctx, a)).Explain() {
 		if strings.Contains(v.File+" "+v.Key, c.Key) {
 			values = append(values, v)
 		}
