@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"time"
 
 	"slate/images/transfer"
 	"slate/netboot/api"
@@ -22,6 +23,7 @@ func (s *Server) httpHandler() http.Handler {
 	return httpd.New(httpd.Options{
 		Script:           s.script,
 		Loader:           s.loaders.open,
+		Loaded:           s.loaded,
 		Controller:       s.controller,
 		ControllerDigest: s.controllerDigest,
 		Blob:             s.store.OpenBlob,
@@ -64,6 +66,12 @@ func (s *Server) script(_ context.Context, q httpd.ScriptQuery) ([]byte, error) 
 		s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateNote, Text: fmt.Sprintf("waits for its turn to load: place %d in the queue", place)})
 	}
 	return s.scripts.Wait(srv.URL(""), srv.URL(api.PathScript), node.Name, place, pauseOf(place))
+}
+
+// loaded puts a loader's download by UEFI HTTP boot into the machine's timeline.
+func (s *Server) loaded(name, addr string, size int64, took time.Duration) {
+	s.nodes.ByAddress(addr, api.Event{Step: api.StepLoader, State: api.StateDone,
+		Text: fmt.Sprintf("%s: %d KB by HTTP in %.2f s", name, size/1000, took.Seconds())})
 }
 
 // report puts an event into a boot's timeline. Once the last file before the kernel

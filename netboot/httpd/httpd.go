@@ -30,6 +30,8 @@ type Options struct {
 	Script func(ctx context.Context, q ScriptQuery) ([]byte, error)
 	// Loader opens a loader by name; fs.ErrNotExist if it is not published.
 	Loader func(name string) (*os.File, error)
+	// Loaded is told of each loader that was fetched; nil: nobody asks.
+	Loaded func(name, addr string, size int64, took time.Duration)
 	// Controller is the controller's part of the initramfs, and its digest.
 	Controller       []byte
 	ControllerDigest images.Digest
@@ -130,7 +132,11 @@ func (h *handler) loader(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
+	start := time.Now()
 	http.ServeContent(w, r, "", info.ModTime(), f)
+	if h.Loaded != nil && r.Method == http.MethodGet && r.Context().Err() == nil { // firmware asks for the size first, with HEAD
+		h.Loaded(r.PathValue("name"), remote(r), info.Size(), time.Since(start))
+	}
 }
 
 func (h *handler) controller(w http.ResponseWriter, r *http.Request) {

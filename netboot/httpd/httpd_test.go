@@ -5,6 +5,7 @@ package httpd_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -13,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"slate/images"
 	"slate/netboot/api"
@@ -23,6 +25,7 @@ type fixture struct {
 	*httptest.Server
 	events []string
 	asked  httpd.ScriptQuery
+	loaded chan string
 }
 
 var (
@@ -38,7 +41,7 @@ func newFixture(t *testing.T) *fixture {
 			t.Fatal(err)
 		}
 	}
-	f := &fixture{}
+	f := &fixture{loaded: make(chan string, 10)}
 	f.Server = httptest.NewServer(httpd.New(httpd.Options{
 		Script: func(_ context.Context, q httpd.ScriptQuery) ([]byte, error) {
 			f.asked = q
@@ -52,6 +55,9 @@ func newFixture(t *testing.T) *fixture {
 				return nil, fs.ErrNotExist
 			}
 			return os.Open(filepath.Join(dir, name))
+		},
+		Loaded: func(name, addr string, size int64, _ time.Duration) {
+			f.loaded <- fmt.Sprint(name, " ", addr, " ", size)
 		},
 		Controller: []byte("CPIO"), ControllerDigest: controller,
 		Blob: func(d images.Digest) (*os.File, error) {
@@ -98,6 +104,26 @@ func (f *fixture) do(t *testing.T, method, path, body string, header ...string) 
 		t.Fatal(err)
 	}
 	return resp, string(text)
+}
+
+// Firmware asks for a loader's size first; only the download is reported.
+func TestLoaderIsReportedOnce(t *testing.T) {
+	f := newFixture(t)
+	resp, err := http.Head(f.URL + "/loader/snponly.efi")
+	if err != nil || resp.ContentLength != 6 {
+		t.Fatalf("HEAD: %v, %d bytes", err, resp.ContentLength)
+	}
+	resp.Body.Close()
+	if resp, err = http.Get(f.URL + "/loader/snponly.efi"); err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got, want := <-f.loaded, "snponly.efi 127.0.0.1 6"; got != want {
+		t.Errorf("reported %q, want %q", got, want)
+	}
+	if n := len(f.loaded); n != 0 {
+		t.Errorf("%d more reports", n)
+	}
 }
 
 func TestAnswers(t *testing.T) {
