@@ -2,8 +2,8 @@
 
 // Package agent is the part of the controller that stays while the system runs.
 // It renews the lease of the interface that the root hangs on, tells the appliance
-// when the machine is ready for a login, and delivers the events that the boot
-// could not send in time.
+// when the machine is ready for a login, takes its orders, and delivers the events
+// that the boot could not send in time.
 //
 // It runs from a copy in /run/slate and has that as its root directory, so that it
 // needs nothing of the root it serves, and its first argument begins with '@', so that systemd spares it when
@@ -22,6 +22,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"slate/installer/machine"
@@ -69,6 +70,8 @@ type Agent struct {
 	apply  func(network.Lease) error
 	remove func(network.Lease) error
 	look   time.Duration
+
+	restart func() error
 }
 
 func (a *Agent) defaults(node string) {
@@ -96,6 +99,9 @@ func (a *Agent) defaults(node string) {
 	}
 	if a.remove == nil {
 		a.remove = network.Remove
+	}
+	if a.restart == nil {
+		a.restart = restart
 	}
 	if a.look == 0 {
 		a.look = time.Second
@@ -129,8 +135,11 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.defaults(c.Node)
 	rep := servers.NewReporter(c.Pending...)
+	var orders sync.WaitGroup
 	if u, err := url.Parse(c.Server); err == nil && c.Server != "" {
-		rep.Start(ctx, servers.Client{Server: u, Boot: c.Boot})
+		client := servers.Client{Server: u, Boot: c.Boot}
+		rep.Start(ctx, client)
+		orders.Go(func() { a.takeOrders(ctx, client.WaitOrder, rep.Add) })
 	}
 	done := make(chan struct{})
 	go func() {
@@ -141,6 +150,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}()
 	err = a.keepLease(ctx)
 	<-done
+	orders.Wait()
 	rep.Stop(time.Second)
 	return err
 }

@@ -40,6 +40,20 @@ func (c Client) Post(ctx context.Context, e api.Event) error {
 	return a.PostEvent(ctx, c.Boot, e)
 }
 
+// PostFacts reports the machine's hardware.
+func (c Client) PostFacts(ctx context.Context, f api.Facts) error {
+	a := api.Client{Base: c.Server.String(), HTTP: c.http()}
+	return a.PostFacts(ctx, c.Boot, f)
+}
+
+// WaitOrder waits for an order of the appliance; an empty one says to ask again.
+func (c Client) WaitOrder(ctx context.Context) (api.Order, error) {
+	h := *c.http()
+	h.Timeout = 90 * time.Second // the appliance leaves the question open for a minute
+	a := api.Client{Base: c.Server.String(), HTTP: &h}
+	return a.WaitOrder(ctx, c.Boot)
+}
+
 // Health is what a look at an appliance shows.
 type Health struct {
 	RoundTrip time.Duration

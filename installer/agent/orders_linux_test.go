@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"slate/netboot/api"
+)
+
+func TestTakeOrders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		start := time.Now()
+		restarts := 0
+		var told, asked []string
+		a := &Agent{Log: io.Discard, restart: func() error { restarts++; return errors.New("no init") }}
+		answers := []struct {
+			order api.Order
+			err   error
+		}{{}, {err: errors.New("refused")}, {err: errors.New("refused")}, {order: api.Order{Do: api.OrderReboot}}, {order: api.Order{Do: "dance"}}}
+		a.takeOrders(ctx, func(context.Context) (api.Order, error) {
+			asked = append(asked, time.Since(start).String())
+			if len(asked) > len(answers) {
+				cancel()
+				return api.Order{}, ctx.Err()
+			}
+			x := answers[len(asked)-1]
+			return x.order, x.err
+		}, func(e api.Event) { told = append(told, e.Text) })
+		if got, want := strings.Join(asked, " "), "0s 5s 15s 35s 35s 35s"; got != want {
+			t.Errorf("asked at %s, want %s", got, want)
+		}
+		if got, want := strings.Join(told, "; "), `told to restart; cannot restart: no init; this agent does not know the order "dance"`; got != want || restarts != 1 {
+			t.Errorf("told %s, %d restarts, want %s", got, restarts, want)
+		}
+	})
+}
