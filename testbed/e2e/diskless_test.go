@@ -139,13 +139,56 @@ func TestProxy(t *testing.T) {
 	if err != nil || !strings.Contains(string(settings), `mode = "proxy"`) {
 		t.Errorf("slate init did not choose mode proxy beside dnsmasq (%v):\n%s", err, settings)
 	}
+	s.conf("system/cboot.conf", "timeout = 0\n") // the chooser waits for a person
 	s.serve()
 	bios := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"net"}})
 	uefi := s.Node(lab.NodeSpec{Name: "uefi", Firmware: qemu.UEFI, Boot: []string{"net"}})
-	s.login(bios, uefi)
+	chooseOnSerial(t, s, bios)
+	chooseOnScreen(t, s, uefi)
+	s.loginAfter(`slate: step handover done`, bios, uefi)
 	for _, n := range []*lab.Node{bios, uefi} {
 		if got := s.Run(n, commandLimit, "ip -4 -brief address show scope global"); !strings.Contains(got, "10.77.0.1") {
 			t.Errorf("%s has %q, want an address of the other server's range, 10.77.0.100 to .120", n.Name(), got)
 		}
+	}
+}
+
+// chooseOnSerial opens a shell from the chooser, by a digit on the serial console,
+// comes back, and runs diskless.
+func chooseOnSerial(t *testing.T, s *site, n *lab.Node) {
+	con := n.Console()
+	send := func(text string) {
+		if err := con.Send(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Expect(n, bootLimit, `No system image was found on this machine\.`, `Image +demo/1`)
+	send("2")
+	s.Expect(n, commandLimit, `slate# `)
+	send("ip\r")
+	s.Expect(n, commandLimit, `10\.77\.0\.1[0-2][0-9]`, `slate# `)
+	send("exit\r")
+	s.Expect(n, commandLimit, `No system image was found on this machine\.`, `Image +demo/1`)
+	send("1")
+}
+
+// chooseOnScreen takes the first choice with the keyboard.
+func chooseOnScreen(t *testing.T, s *site, n *lab.Node) {
+	s.Expect(n, bootLimit, `No system image was found on this machine\.`, `Image +demo/1`)
+	if err := n.VM().PressKeys(t.Context(), "ret"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A machine that cannot be started is told why, and goes on to its disk.
+func TestRefusedMachineGoesOn(t *testing.T) {
+	s := newSite(t, labtest.New(t, lab.Options{}))
+	s.conf("nodes/node-1e0101/system/boot.conf", "image = \"nowhere@stable\"\n")
+	s.serve()
+	n := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"net", "disk"}, Disks: []lab.Disk{{Size: 1 << 20}},
+		NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x01, 0x01}}}})
+	s.Expect(n, bootLimit, `Slate: node-1e0101 is not started: .*nowhere`, `next boot device follows`, `Booting from Hard Disk`)
+	if got := s.events(n); !slices.Contains(got, "script failed") {
+		t.Errorf("the timeline does not say that the machine was not started: %q", got)
 	}
 }

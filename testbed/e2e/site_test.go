@@ -248,11 +248,18 @@ func (s *site) url(path string) string {
 // and logs in.
 func (s *site) login(nodes ...*lab.Node) {
 	s.t.Helper()
+	s.loginAfter(`No system image was found on this machine\.`, nodes...)
+}
+
+// loginAfter waits for a marker and then the login prompt of each machine, and
+// logs in.
+func (s *site) loginAfter(marker string, nodes ...*lab.Node) {
+	s.t.Helper()
 	var g errgroup.Group
 	for _, n := range nodes {
 		g.Go(func() error {
 			ctx, con := s.t.Context(), n.Console()
-			_, err := con.Expect(ctx, bootLimit, `No system image was found on this machine\.`, `slate: step handover done`)
+			_, err := con.Expect(ctx, bootLimit, marker)
 			if err == nil {
 				err = con.Login(ctx, bootLimit, "root", "slate")
 			}
