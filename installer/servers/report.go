@@ -63,7 +63,7 @@ type Health struct {
 // Check asks the appliance whether it is there. Any HTTP answer will do: an
 // appliance that refuses the question still serves roots.
 func (c Client) Check(ctx context.Context) (Health, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(c.Server.String(), "/")+api.PathStatus, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, strings.TrimSuffix(c.Server.String(), "/")+api.PathStatus, nil)
 	if err != nil {
 		return Health{}, err
 	}
