@@ -34,15 +34,10 @@ func (q *request) acl() outcome {
 	}
 	fh := d.Opaque(maxFH)
 	mask := d.Uint32()
-	if !d.Ok() {
-		return malformed
-	}
-	v, entry, st, o := q.object(fh)
+	v, entry, o, ok := q.target(d, fh)
 	switch {
-	case o != answered:
+	case !ok:
 		return o
-	case st != statusOK:
-		return q.fail(st, nil, 0)
 	case q.call.Proc == aclSet:
 		return q.fail(statusROFS, v, entry)
 	case mask&^aclMask != 0:

@@ -29,15 +29,9 @@ func (q *request) getattr(d xdr.Decoder) outcome {
 func (q *request) lookup(d xdr.Decoder) outcome {
 	fh := d.Opaque(maxFH)
 	name := d.Opaque(inSize)
-	if !d.Ok() {
-		return malformed
-	}
-	v, dir, st, o := q.object(fh)
-	if o != answered {
+	v, dir, o, ok := q.target(d, fh)
+	if !ok {
 		return o
-	}
-	if st != statusOK {
-		return q.fail(st, nil, 0)
 	}
 	entry, st := lookup(v, dir, name)
 	if st == statusOK || st == statusNoEnt {
@@ -81,15 +75,9 @@ func lookup(v *view, dir uint32, name []byte) (uint32, status) {
 func (q *request) access(d xdr.Decoder) outcome {
 	fh := d.Opaque(maxFH)
 	want := d.Uint32()
-	if !d.Ok() {
-		return malformed
-	}
-	v, entry, st, o := q.object(fh)
-	if o != answered {
+	v, entry, o, ok := q.target(d, fh)
+	if !ok {
 		return o
-	}
-	if st != statusOK {
-		return q.fail(st, nil, 0)
 	}
 	start, b := q.reply(statusOK)
 	b = appendPostOp(b, v, entry)
@@ -99,15 +87,9 @@ func (q *request) access(d xdr.Decoder) outcome {
 // readlink answers READLINK, section 3.3.5.
 func (q *request) readlink(d xdr.Decoder) outcome {
 	fh := d.Opaque(maxFH)
-	if !d.Ok() {
-		return malformed
-	}
-	v, entry, st, o := q.object(fh)
-	if o != answered {
+	v, entry, o, ok := q.target(d, fh)
+	if !ok {
 		return o
-	}
-	if st != statusOK {
-		return q.fail(st, nil, 0)
 	}
 	if v.kind(entry) != typeLnk {
 		return q.fail(statusInval, v, entry)
@@ -120,15 +102,9 @@ func (q *request) readlink(d xdr.Decoder) outcome {
 // fsinfo answers FSINFO, section 3.3.19.
 func (q *request) fsinfo(d xdr.Decoder) outcome {
 	fh := d.Opaque(maxFH)
-	if !d.Ok() {
-		return malformed
-	}
-	v, entry, st, o := q.object(fh)
-	if o != answered {
+	v, entry, o, ok := q.target(d, fh)
+	if !ok {
 		return o
-	}
-	if st != statusOK {
-		return q.fail(st, nil, 0)
 	}
 	const links, symlinks, homogeneous = 1, 2, 8
 	start, b := q.reply(statusOK)
@@ -146,15 +122,9 @@ func (q *request) fsinfo(d xdr.Decoder) outcome {
 // free. go-nfs writes the last field in twice its length.
 func (q *request) fsstat(d xdr.Decoder) outcome {
 	fh := d.Opaque(maxFH)
-	if !d.Ok() {
-		return malformed
-	}
-	v, entry, st, o := q.object(fh)
-	if o != answered {
+	v, entry, o, ok := q.target(d, fh)
+	if !ok {
 		return o
-	}
-	if st != statusOK {
-		return q.fail(st, nil, 0)
 	}
 	start, b := q.reply(statusOK)
 	b = appendPostOp(b, v, entry)
@@ -169,15 +139,9 @@ func (q *request) fsstat(d xdr.Decoder) outcome {
 // no hard links, and anybody may give files away.
 func (q *request) pathconf(d xdr.Decoder) outcome {
 	fh := d.Opaque(maxFH)
-	if !d.Ok() {
-		return malformed
-	}
-	v, entry, st, o := q.object(fh)
-	if o != answered {
+	v, entry, o, ok := q.target(d, fh)
+	if !ok {
 		return o
-	}
-	if st != statusOK {
-		return q.fail(st, nil, 0)
 	}
 	start, b := q.reply(statusOK)
 	b = appendPostOp(b, v, entry)

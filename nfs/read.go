@@ -14,15 +14,9 @@ func (q *request) read(d xdr.Decoder) outcome {
 	fh := d.Opaque(maxFH)
 	off := d.Uint64()
 	count := d.Uint32()
-	if !d.Ok() {
-		return malformed
-	}
-	v, entry, st, o := q.object(fh)
-	if o != answered {
+	v, entry, o, ok := q.target(d, fh)
+	if !ok {
 		return o
-	}
-	if st != statusOK {
-		return q.fail(st, nil, 0)
 	}
 	switch v.kind(entry) {
 	case typeReg:

@@ -28,15 +28,9 @@ func (q *request) readdir(d xdr.Decoder, plus bool) outcome {
 		// the second one, and heeding it would half empty the pages.
 		limit = d.Uint32()
 	}
-	if !d.Ok() {
-		return malformed
-	}
-	v, dir, st, o := q.object(fh)
-	if o != answered {
+	v, dir, o, ok := q.target(d, fh)
+	if !ok {
 		return o
-	}
-	if st != statusOK {
-		return q.fail(st, nil, 0)
 	}
 	first, end := v.tree.Range(dir)
 	total := uint64(end-first) + dotEntries

@@ -143,6 +143,22 @@ func (q *request) object(fh []byte) (v *view, entry uint32, st status, o outcome
 	return v, v.tree.Canonical(entry), statusOK, answered
 }
 
+// target finds the object of a call whose arguments have all been taken from d. If
+// there is none, ok is false and the procedure ends with the outcome.
+func (q *request) target(d xdr.Decoder, fh []byte) (v *view, entry uint32, o outcome, ok bool) {
+	if !d.Ok() {
+		return nil, 0, malformed, false
+	}
+	v, entry, st, o := q.object(fh)
+	switch {
+	case o != answered:
+		return nil, 0, o, false
+	case st != statusOK:
+		return nil, 0, q.fail(st, nil, 0), false
+	}
+	return v, entry, answered, true
+}
+
 var errStale = errors.New("no version has this handle")
 
 func (q *request) viewStatus(p prefix, err error) status {
