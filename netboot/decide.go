@@ -136,3 +136,25 @@ func describeSet(n api.Node) string {
 	}
 	return strings.Join(parts, "; ")
 }
+
+// refusal is why a machine is not started, for its screen.
+type refusal struct{ node, reason, hint string }
+
+// admit decides what the machine that asks for its script boots. If that is
+// nothing, the refusal says why, and so do the log and the timeline.
+func (s *Server) admit(f nodes.Facts) (boot.Decision, *refusal) {
+	node, ok := s.nodes.Seen(f)
+	if !ok {
+		return boot.Decision{}, &refusal{f.MAC, "the appliance knows too many nodes already", ""}
+	}
+	d := s.decide(node, f.MAC)
+	switch {
+	case d.Ignore:
+		return d, &refusal{node.Name, boot.ReasonIgnored, ""}
+	case d.Err != nil:
+		s.Log.Warn("a node is not started", "node", node.Name, "err", d.Err)
+		s.nodes.Firmware(f, api.Event{Step: api.StepScript, State: api.StateFailed, Text: d.Err.Error()})
+		return d, &refusal{node.Name, d.Err.Error(), hintOf(d.Err)}
+	}
+	return d, nil
+}

@@ -45,18 +45,9 @@ func (s *Server) script(_ context.Context, q httpd.ScriptQuery) ([]byte, error) 
 		return s.scripts.Ask(srv.URL(""), srv.URL(api.PathScript))
 	}
 	facts := nodes.Facts{MAC: q.MAC, UUID: q.UUID, Serial: q.Serial, Product: q.Product, Address: q.Address}
-	node, ok := s.nodes.Seen(facts)
-	if !ok {
-		return s.scripts.Refuse(q.MAC, "the appliance knows too many nodes already", "")
-	}
-	d := s.decide(node, q.MAC)
-	if d.Ignore {
-		return s.scripts.Refuse(node.Name, boot.ReasonIgnored, "")
-	}
-	if d.Err != nil {
-		s.Log.Warn("a node is not started", "node", node.Name, "err", d.Err)
-		s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateFailed, Text: d.Err.Error()})
-		return s.scripts.Refuse(node.Name, d.Err.Error(), hintOf(d.Err))
+	d, no := s.admit(facts)
+	if no != nil {
+		return s.scripts.Refuse(no.node, no.reason, no.hint)
 	}
 	place, fresh := s.queue.ask(q.MAC)
 	if place == 0 {
@@ -65,7 +56,7 @@ func (s *Server) script(_ context.Context, q httpd.ScriptQuery) ([]byte, error) 
 	if fresh {
 		s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateNote, Text: fmt.Sprintf("waits for its turn to load: place %d in the queue", place)})
 	}
-	return s.scripts.Wait(srv.URL(""), srv.URL(api.PathScript), node.Name, place, pauseOf(place))
+	return s.scripts.Wait(srv.URL(""), srv.URL(api.PathScript), d.Start.Node, place, pauseOf(place))
 }
 
 // loaded puts a loader's download by UEFI HTTP boot into the machine's timeline.

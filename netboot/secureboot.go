@@ -12,7 +12,6 @@ import (
 
 	"slate/images"
 	"slate/netboot/api"
-	"slate/netboot/boot"
 	"slate/netboot/grub"
 	"slate/netboot/nodes"
 	"slate/tftp"
@@ -86,20 +85,12 @@ func (s *Server) openBootFile(name string) (tftp.File, error) {
 
 // grubConfig writes GRUB's configuration for a machine, as script does for iPXE.
 func (s *Server) grubConfig(facts nodes.Facts) ([]byte, error) {
-	node, ok := s.nodes.Seen(facts)
-	if !ok {
-		return s.grub.Refuse(facts.MAC, "the appliance knows too many nodes already", "")
-	}
-	d := s.decide(node, facts.MAC)
-	if d.Ignore {
-		return s.grub.Refuse(node.Name, boot.ReasonIgnored, "")
-	}
-	if d.Err != nil {
-		s.Log.Warn("a node is not started", "node", node.Name, "err", d.Err)
-		s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateFailed, Text: d.Err.Error()})
-		return s.grub.Refuse(node.Name, d.Err.Error(), hintOf(d.Err))
+	d, no := s.admit(facts)
+	if no != nil {
+		return s.grub.Refuse(no.node, no.reason, no.hint)
 	}
 	start, v := d.Start, d.Start.Version
+	var ok bool
 	if start.Node, start.BootID, ok = s.nodes.Script(facts, v.Ref(), v.Ref()+", "+d.Why); !ok {
 		return nil, errors.New("no room for this node")
 	}
