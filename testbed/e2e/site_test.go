@@ -60,6 +60,7 @@ func checkout(t *testing.T, name string) string {
 }
 
 // demoDir has the demo's image: a Debian that lets root in with a known password.
+// make lab builds it beforehand: from the tests' own network no mirror can be reached.
 var demoDir = sync.OnceValues(func() (string, error) {
 	bin := cmp.Or(os.Getenv("SLATE_BIN"), "../../bin/slate")
 	dir := filepath.Join(cmp.Or(os.Getenv("SLATE_CACHE"), "../../.cache"), "demo")
