@@ -5,12 +5,14 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // AdminSocket is the name of the admin's socket below the data directory. Only
@@ -37,7 +39,12 @@ func DialAdmin(socket string) *Client {
 				return nil, err
 			}
 			defer closer()
-			return new(net.Dialer).DialContext(ctx, "unix", short)
+			conn, err := new(net.Dialer).DialContext(ctx, "unix", short)
+			var errno syscall.Errno
+			if errors.As(err, &errno) { // the short name says nothing to a person
+				err = fmt.Errorf("%s: %w", socket, errno)
+			}
+			return conn, err
 		},
 	}}}
 }

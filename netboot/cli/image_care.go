@@ -193,22 +193,17 @@ func (c *imageSignCmd) Run(ctx context.Context, a *app) error {
 // not run serves none. One that runs and does not answer is an error: a version
 // taken from under a node cannot be given back.
 func (a *app) inUse(ctx context.Context) (func(images.Record) string, error) {
-	s, err := a.settings()
+	socket, err := a.adminSocket()
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil // no settings, no appliance
 	}
 	if err != nil {
 		return nil, err
 	}
-	base, err := baseURL(s)
-	if err != nil {
-		a.log.Warn("no address of the appliance, so its nodes are not asked for", "err", err)
-		return nil, nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	status, err := (&api.Client{Base: base}).Status(ctx)
-	if errors.Is(err, syscall.ECONNREFUSED) {
+	status, err := api.DialAdmin(socket).Status(ctx)
+	if errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
