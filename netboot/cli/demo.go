@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -97,7 +98,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		return err
 	}
 	s, _, err := netboot.PlanSettings(netboot.SetupFacts{Interfaces: []netboot.Interface{
-		{Name: lab.MainBridge, Up: true, Prefixes: slices.Collect(one(lab.DefaultAddr))},
+		{Name: lab.MainBridge, Up: true, Prefixes: []netip.Prefix{lab.DefaultAddr}},
 	}})
 	if err != nil {
 		return err
@@ -125,8 +126,6 @@ func (d *demo) prepare(ctx context.Context) error {
 	}
 	return d.build(ctx)
 }
-
-func one[T any](v T) func(func(T) bool) { return func(yield func(T) bool) { yield(v) } }
 
 func (d *demo) config() string { return filepath.Join(d.Dir, "slate.toml") }
 
