@@ -9,6 +9,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,6 +55,7 @@ type Doc struct {
 // of a wrong type are errors; all unknown keys are reported, joined.
 func Decode(name string, data []byte, v any) (*Doc, error) {
 	d := &Doc{Name: name, lines: keyLines(data)}
+	emptyLists(data, v)
 	md, err := toml.Decode(string(data), v)
 	if err != nil {
 		return nil, d.decodeError(err)
@@ -65,12 +67,44 @@ func Decode(name string, data []byte, v any) (*Doc, error) {
 		e.Help = suggestion(k.String(), known)
 		errs = append(errs, e)
 	}
+	tables := listsOfTables(md)
 	for _, k := range md.Keys() {
-		if t := md.Type(k...); t != "Hash" && t != "ArrayHash" {
+		if t := md.Type(k...); t != "Hash" && !(len(k) > 1 && tables[k[0]]) && !slices.Contains(d.keys, k.String()) {
 			d.keys = append(d.keys, k.String())
 		}
 	}
 	return d, errors.Join(errs...)
+}
+
+// listsOfTables names the keys whose value is a list of tables: such a list is one value.
+func listsOfTables(md toml.MetaData) map[string]bool {
+	out := map[string]bool{}
+	for _, k := range md.Keys() {
+		if len(k) == 1 && md.Type(k...) == "ArrayHash" {
+			out[k[0]] = true
+		}
+	}
+	return out
+}
+
+// emptyLists empties the lists of tables that the text sets: the decoder would
+// fill the tables that are there, and a list replaces another as a whole.
+func emptyLists(data []byte, v any) {
+	var tree map[string]any
+	md, err := toml.Decode(string(data), &tree)
+	if err != nil {
+		return // the caller finds out by itself
+	}
+	lists := listsOfTables(md)
+	rv := reflect.ValueOf(v).Elem()
+	if rv.Kind() != reflect.Struct {
+		return
+	}
+	for i := range rv.NumField() {
+		if name := rv.Type().Field(i).Tag.Get("toml"); lists[name] && rv.Field(i).Kind() == reflect.Slice {
+			rv.Field(i).SetZero()
+		}
+	}
 }
 
 // Errorf makes an error about a key of the document.

@@ -16,9 +16,10 @@ import (
 
 // Node is the configuration of one node, after the merge.
 type Node struct {
-	Boot  Boot
-	Etc   Etc
-	Tmpfs Tmpfs
+	Boot    Boot
+	Etc     Etc
+	Servers ServerInfo
+	Tmpfs   Tmpfs
 
 	origins map[string]string // "system/boot.conf timeout" to "nodes/pc1/system/boot.conf:3"
 }
@@ -32,6 +33,7 @@ type part struct {
 
 func (n *Node) parts() []part {
 	return []part{
+		{"controller/server/server.info.conf", &n.Servers, n.Servers.check},
 		{"controller/tmpfs.conf", &n.Tmpfs, n.Tmpfs.check},
 		{bootFile, &n.Boot, n.Boot.check},
 		{"system/etc.conf", &n.Etc, n.Etc.check},
@@ -39,7 +41,7 @@ func (n *Node) parts() []part {
 }
 
 func defaultNode() *Node {
-	return &Node{Boot: defaultBoot(), Etc: defaultEtc(), Tmpfs: defaultTmpfs(), origins: map[string]string{}}
+	return &Node{Boot: defaultBoot(), Etc: defaultEtc(), Servers: defaultServerInfo(), Tmpfs: defaultTmpfs(), origins: map[string]string{}}
 }
 
 // Site is a config.d that was read and found good.
@@ -254,8 +256,9 @@ func (n *Node) Explain() []Value {
 		if err != nil {
 			panic("BUG: " + err.Error())
 		}
+		tables := listsOfTables(md)
 		for _, k := range md.Keys() {
-			if t := md.Type(k...); t == "Hash" {
+			if t := md.Type(k...); t == "Hash" || len(k) > 1 && tables[k[0]] || len(k) == 1 && t == "ArrayHash" && n.seen(out, p.path, k[0]) {
 				continue
 			}
 			v := any(tree)
@@ -266,6 +269,11 @@ func (n *Node) Explain() []Value {
 		}
 	}
 	return out
+}
+
+// seen tells whether a list of tables, which has a key for each table, is there already.
+func (n *Node) seen(out []Value, file, key string) bool {
+	return slices.ContainsFunc(out, func(v Value) bool { return v.File == file && v.Key == key })
 }
 
 func dedup(errs []error) []error {
