@@ -34,6 +34,7 @@
 //	/run/slate/boot.log              what was on the screen
 //	/run/slate/root                  the bare image, read-only
 //	/run/slate/rw                    what was written since the start
+//	/run/slate/user-data             what is kept over a restart, if there is a disk for it
 //	/run/slate/lease.json            the DHCP lease, kept up by the agent
 //	/run/slate/slate-init            the agent's program
 //
@@ -77,6 +78,8 @@ type Boot struct {
 	Memory   machine.Memory
 	Loader   *machine.Loader
 	Lease    network.Lease
+	Lower    root.Lower    // what step system chose; the zero value: slate.nfs
+	UserData machine.Mount // the disk's user-data; the zero value: memory
 	Changes  []root.Change
 	Mounts   []machine.Mount
 	Init     string // program in the new root
@@ -214,13 +217,17 @@ func (b *Boot) factsFile() string {
 	line := func(k, v string) { fmt.Fprintf(&s, "SLATE_%s=%q\n", k, v) }
 	line("NODE", b.node())
 	line("BOOT", b.Settings.Boot)
-	line("MODE", "diskless")
+	if b.Lower.Local() {
+		line("MODE", "installed")
+	} else {
+		line("MODE", "diskless")
+	}
 	line("IMAGE", b.Settings.Image)
 	line("TREE", b.Settings.Tree)
 	if b.Settings.Server != nil {
 		line("SERVER", b.Settings.Server.String())
 	}
-	line("ROOT", b.Settings.NFS.String())
+	line("ROOT", b.rootInput().Lower.String())
 	line("INTERFACE", b.Lease.Interface)
 	line("MAC", b.Lease.MAC)
 	if b.Lease.Address.IsValid() {

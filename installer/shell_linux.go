@@ -280,7 +280,7 @@ func cmdCat(_ context.Context, _ *Boot, w io.Writer, args []string) error {
 
 // rootPlan prints the mounts and, once the image is there, the changes in /etc.
 func (b *Boot) rootPlan() string {
-	in := root.Input{Export: b.Settings.NFS, Overlay: b.Settings.Overlay, Tmp: tmpSize}
+	in := b.rootInput()
 	s := root.Format(root.Base(in))
 	if len(b.Mounts) == 0 {
 		s += "on top, where the image has the directory: " + strings.Join(root.Overlays(), " ") + " /tmp\n"

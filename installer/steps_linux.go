@@ -273,47 +273,62 @@ func checkServer(ctx context.Context, b *Boot) error {
 
 // assemble mounts the root and makes it this machine's own.
 func assemble(ctx context.Context, b *Boot) error {
-	if !b.Settings.NFS.Server.IsValid() {
+	in := b.rootInput()
+	if !in.Lower.Valid() {
 		return errNoRoot
 	}
-	in := root.Input{Export: b.Settings.NFS, Overlay: b.Settings.Overlay, Tmp: tmpSize}
-	b.Note("mounting %s", in.Export)
-	rctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	if err := root.Reach(rctx, in.Export.Server.String(), b.Note); err != nil {
-		return err
+	b.Note("mounting %s", in.Lower)
+	if !in.Lower.Local() {
+		rctx, cancel := context.WithTimeout(ctx, time.Minute)
+		defer cancel()
+		if err := root.Reach(rctx, in.Lower.NFS.Server.String(), b.Note); err != nil {
+			return err
+		}
 	}
 	if err := root.MountBase(ctx, in); err != nil {
 		return err
 	}
-	b.Mounts = root.Writable(in, os.DirFS(root.Lower))
+	b.Mounts = root.Writable(in, os.DirFS(root.Bare))
 	if err := root.MountWritable(b.Mounts); err != nil {
 		return err
 	}
-	capable, err := root.ReadCapable(root.CapableList)
-	if err != nil {
-		return err
+	if !in.Lower.Local() { // a disk carries capabilities, NFS does not
+		capable, err := root.ReadCapable(root.CapableList)
+		if err != nil {
+			return err
+		}
+		if err := root.MountCapable(capable, root.Bare); err != nil {
+			return err
+		}
+		b.Mounts = append(b.Mounts, root.Capable(capable)...)
 	}
-	if err := root.MountCapable(capable, root.Lower); err != nil {
-		return err
-	}
-	b.Mounts = append(b.Mounts, root.Capable(capable)...)
 	for _, m := range root.Moves() {
 		if _, err := os.Stat(m.Where); err != nil {
 			return fmt.Errorf("the image has no directory %s", m.What)
 		}
 	}
+	var err error
 	if b.Init, err = root.FindInit(root.Sysroot, b.Settings.Init); err != nil {
 		return err
 	}
 	return b.personalise()
 }
 
+// rootInput is what the root is made of: the slot that step system chose, or the
+// export that the command line names.
+func (b *Boot) rootInput() root.Input {
+	in := root.Input{Lower: b.Lower, UserData: b.UserData, Overlay: b.Settings.Overlay, Tmp: tmpSize}
+	if !in.Lower.Valid() {
+		in.Lower = root.Lower{NFS: b.Settings.NFS}
+	}
+	return in
+}
+
 var errNoRoot = errors.New("the command line does not say where the root is (slate.nfs)")
 
 // personalise writes into /etc what makes this machine itself.
 func (b *Boot) personalise() error {
-	tree, err := os.OpenRoot(root.Lower)
+	tree, err := os.OpenRoot(root.Bare)
 	if err != nil {
 		return err
 	}

@@ -45,18 +45,20 @@ func Reach(ctx context.Context, server string, note func(string, ...any)) error 
 
 // MountError says in words why the kernel did not mount the tree.
 type MountError struct {
-	Export machine.Export
-	Err    error
+	Lower Lower
+	Err   error
 }
 
 func (e *MountError) Error() string {
-	return fmt.Sprintf("mount %s: %v", e.Export, e.Err)
+	return fmt.Sprintf("mount %s: %v", e.Lower, e.Err)
 }
 func (e *MountError) Unwrap() error { return e.Err }
 
-// Hint explains the kernel's errors for an NFS mount.
+// Hint explains the kernel's errors.
 func (e *MountError) Hint() string {
 	switch {
+	case e.Lower.Local():
+		return "The kernel's words are above, or in the log (shell, command log)."
 	case errors.Is(e.Err, unix.ENOENT), errors.Is(e.Err, unix.EACCES):
 		return "The server does not export this version: was the image removed from it?"
 	case errors.Is(e.Err, unix.ENODEV):
@@ -69,11 +71,16 @@ func (e *MountError) Hint() string {
 	return ""
 }
 
-// Base mounts the tree and the memory. A previous try's mounts are taken down first.
+// MountBase mounts the tree and the memory. A previous try's mounts are taken down first.
 func MountBase(ctx context.Context, in Input) error {
 	Unmount()
-	for _, m := range Base(in) {
-		if m.Type != "nfs" {
+	for i, m := range Base(in) {
+		if m.What == Upper+"/user-data" {
+			if err := os.MkdirAll(m.What, 0o755); err != nil {
+				return err
+			}
+		}
+		if i > 0 { // all but the tree itself
 			if err := m.Do(); err != nil {
 				return err
 			}
@@ -85,10 +92,10 @@ func MountBase(ctx context.Context, in Input) error {
 		select {
 		case err := <-done:
 			if err != nil {
-				return &MountError{in.Export, cause(err)}
+				return &MountError{in.Lower, cause(err)}
 			}
 		case <-ctx.Done():
-			return &MountError{in.Export, ctx.Err()}
+			return &MountError{in.Lower, ctx.Err()}
 		}
 	}
 	return nil
@@ -109,7 +116,7 @@ func Unmount() {
 		last := ""
 		for line := range strings.Lines(string(mounts)) {
 			f := strings.Fields(line)
-			if len(f) > 1 && (f[1] == Sysroot || strings.HasPrefix(f[1], Sysroot+"/") || f[1] == Lower || f[1] == Upper) {
+			if len(f) > 1 && (f[1] == Sysroot || strings.HasPrefix(f[1], Sysroot+"/") || f[1] == Bare || f[1] == Upper || f[1] == UserData) {
 				last = f[1]
 			}
 		}
@@ -145,7 +152,7 @@ func likeLower(dir string) error {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(Lower+dir, &st); err != nil {
+	if err := unix.Stat(Bare+dir, &st); err != nil {
 		return fmt.Errorf("%s: %w", dir, err)
 	}
 	if err := os.Chown(UpperDir(dir), int(st.Uid), int(st.Gid)); err != nil {

@@ -148,11 +148,14 @@ func TestMountWritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range root.Base(input())[1:] { // all but NFS
+		if err := os.MkdirAll(root.Upper+"/user-data", 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := m.Do(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := root.MountWritable(root.Writable(input(), os.DirFS(root.Lower))); err != nil {
+	if err := root.MountWritable(root.Writable(input(), os.DirFS(root.Bare))); err != nil {
 		t.Fatal(err)
 	}
 	var st unix.Stat_t
@@ -162,11 +165,11 @@ func TestMountWritable(t *testing.T) {
 	if err := os.WriteFile(tree+"/etc/passwd", []byte("changed\n"), 0o644); err != nil {
 		t.Error(err)
 	}
-	if b, _ := os.ReadFile(root.Lower + "/etc/passwd"); string(b) != "root\n" {
+	if b, _ := os.ReadFile(root.Bare + "/etc/passwd"); string(b) != "root\n" {
 		t.Errorf("the tree changed below the overlay: %q", b)
 	}
 	root.Unmount()
-	if b, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(b), "slate-") || machine.Mounted(string(b), root.Lower) {
+	if b, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(b), "slate-") || machine.Mounted(string(b), root.Bare) {
 		t.Errorf("Unmount() left:\n%s", b)
 	}
 	if b, _ := os.ReadFile(tree + "/etc/passwd"); string(b) != "root\n" {

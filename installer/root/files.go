@@ -317,7 +317,7 @@ func systemd(f Facts, fstab []string) (out []Change) {
 	}
 	// The parts of the root are unmounted last, by systemd-shutdown. As ordinary
 	// mounts they would be tried earlier, while the journal still writes to /var.
-	for _, dir := range slices.Concat(f.Overlays, []string{"/tmp", Lower, Upper}) {
+	for _, dir := range slices.Concat(f.Overlays, []string{"/tmp", Bare, Upper, UserData}) {
 		if slices.Contains(fstab, dir) {
 			continue // something of the image's own goes on top, with its own order
 		}
@@ -332,7 +332,7 @@ func systemd(f Facts, fstab []string) (out []Change) {
 func openRC(tree fs.FS, f Facts) []Change {
 	out := []Change{{Path: "/etc/rc.conf", Append: true, Text: "\n# slate\nrc_interactive=\"NO\"\nrc_sys=\"\"\n"}}
 	if exists(tree, "etc/conf.d") {
-		keep := slices.Concat(f.Overlays, []string{Lower, Upper})
+		keep := slices.Concat(f.Overlays, []string{Bare, Upper, UserData})
 		out = append(out,
 			Change{Path: "/etc/conf.d/localmount", Append: true, Text: "\n# slate: parts of the root\nno_umounts=\"" + strings.Join(keep, ":") + "\"\n"},
 			Change{Path: "/etc/conf.d/hwclock", Append: true, Text: "\n# slate: /etc/adjtime is not kept\nclock_systohc=\"NO\"\n"},

@@ -20,9 +20,10 @@ import (
 
 // Where the parts lie. All of them move along into the running system.
 const (
-	Sysroot = "/sysroot"        // the new root, until it is /
-	Lower   = "/run/slate/root" // the bare tree, for whoever wants to verify it
-	Upper   = "/run/slate/rw"   // the memory that takes what is written
+	Sysroot  = "/sysroot"             // the new root, until it is /
+	Bare     = "/run/slate/root"      // the bare tree, for whoever wants to verify it
+	Upper    = "/run/slate/rw"        // the memory that takes what is written
+	UserData = "/run/slate/user-data" // what is kept over a restart, where there is a disk for it
 )
 
 // Overlays are the directories that a stateless system may write to; all else
@@ -33,9 +34,10 @@ func Overlays() []string {
 
 // Input is what the plan depends on.
 type Input struct {
-	Export  machine.Export
-	Overlay machine.Size // cap of all that is written, together
-	Tmp     machine.Size // cap of /tmp
+	Lower    Lower
+	UserData machine.Mount // of a disk, as mount(2) takes it; the zero value: memory
+	Overlay  machine.Size  // cap of all that is written to memory, together
+	Tmp      machine.Size  // cap of /tmp
 }
 
 // NFSOptions gives the kernel's mount options for an immutable export.
@@ -72,9 +74,10 @@ func source(e machine.Export) string {
 // Base gives the mounts that must stand before the tree can be looked at.
 func Base(in Input) []machine.Mount {
 	return []machine.Mount{
-		{What: source(in.Export), Where: Sysroot, Type: "nfs", Flags: unix.MS_RDONLY | unix.MS_NOATIME, Data: NFSOptions(in.Export.Server)},
-		{What: Sysroot, Where: Lower, Flags: unix.MS_BIND},
+		in.Lower.mount(),
+		{What: Sysroot, Where: Bare, Flags: unix.MS_BIND},
 		{What: "slate-rw", Where: Upper, Type: "tmpfs", Flags: unix.MS_NOATIME, Data: "mode=0755,size=" + in.Overlay.String()},
+		in.userData(),
 	}
 }
 
@@ -92,7 +95,7 @@ func Writable(in Input, tree fs.FS) []machine.Mount {
 		}
 		out = append(out, machine.Mount{
 			What: "slate" + strings.ReplaceAll(dir, "/", "-"), Where: Sysroot + dir, Type: "overlay", Flags: unix.MS_NOATIME,
-			Data: fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", Lower+dir, UpperDir(dir), workDir(dir)),
+			Data: fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", Bare+dir, UpperDir(dir), workDir(dir)),
 		})
 	}
 	if isDir("/tmp") {

@@ -18,7 +18,7 @@ import (
 
 func input() root.Input {
 	return root.Input{
-		Export:  machine.Export{Server: netip.MustParseAddrPort("10.77.0.1:2049"), Path: "/demo/" + strings.Repeat("ab", 32)},
+		Lower:   root.Lower{NFS: machine.Export{Server: netip.MustParseAddrPort("10.77.0.1:2049"), Path: "/demo/" + strings.Repeat("ab", 32)}},
 		Overlay: machine.Size{Percent: 50}, Tmp: machine.Size{Bytes: 64 << 20},
 	}
 }
@@ -35,6 +35,17 @@ func TestPlan(t *testing.T) {
 	in := input()
 	tree := fstest.MapFS{"etc": dir(), "var": dir(), "root": dir(), "home": dir(), "srv": dir(), "mnt": dir(), "media": dir(), "tmp": dir(), "usr": dir()}
 	golden.Check(t, "testdata/plan.golden", []byte(root.Format(root.Base(in))+root.Format(root.Writable(in, tree))+root.Format(root.Moves())))
+}
+
+// A slot of the machine's own disk takes the place of the export; all else stays.
+func TestPlanOfASlot(t *testing.T) {
+	in := input()
+	in.Lower.Slot = machine.Mount{What: "/dev/vda2", Type: "btrfs", Data: "subvol=@a,compress=zstd:3"}
+	in.UserData = machine.Mount{What: "/dev/vda2", Type: "btrfs", Data: "subvol=@user-data"}
+	golden.Check(t, "testdata/plan-slot.golden", []byte(root.Format(root.Base(in))))
+	if got := in.Lower.String(); got != "/dev/vda2 (subvol=@a,compress=zstd:3)" {
+		t.Errorf("the slot is called %q", got)
+	}
 }
 
 func TestWritableFollowsTheTree(t *testing.T) {
@@ -69,7 +80,7 @@ func TestNFSOptionsIPv6(t *testing.T) {
 		}
 	}
 	in := input()
-	in.Export.Server = netip.MustParseAddrPort("[fd00::1]:2049")
+	in.Lower.NFS.Server = netip.MustParseAddrPort("[fd00::1]:2049")
 	if got := root.Base(in)[0].What; !strings.HasPrefix(got, "[fd00::1]:/demo/") {
 		t.Errorf("source %q", got)
 	}
