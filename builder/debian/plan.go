@@ -50,6 +50,21 @@ func kernelFlavour(arch string) string {
 	return arch
 }
 
+// packages gives the names for one architecture. A name may end in the list of those
+// it is for, as in Debian's control files: "grub-pc-bin [amd64 i386]".
+func packages(list []string, arch string) []string {
+	var out []string
+	for _, p := range list {
+		name, only, limited := strings.Cut(p, " [")
+		if limited && !slices.Contains(strings.Fields(strings.TrimSuffix(only, "]")), arch) {
+			continue
+		}
+		name = strings.ReplaceAll(name, "linux-image-{arch}", "linux-image-"+kernelFlavour(arch))
+		out = append(out, strings.ReplaceAll(name, "{arch}", arch))
+	}
+	return out
+}
+
 // mode is how mmdebstrap gets at the rights it needs.
 type mode string
 
@@ -90,9 +105,8 @@ func arguments(r *recipes.Recipe, sources []Source, m mode, dir string) []string
 			args = append(args, "--dpkgopt=path-include=/usr/share/locale/"+l+"/*", "--dpkgopt=path-include=/usr/share/locale/"+l+"_*/*")
 		}
 	}
-	if p := r.Packages.Install; len(p) > 0 {
-		list := strings.ReplaceAll(strings.Join(p, ","), "linux-image-{arch}", "linux-image-"+kernelFlavour(arch))
-		args = append(args, "--include="+strings.ReplaceAll(list, "{arch}", arch))
+	if p := packages(r.Packages.Install, arch); len(p) > 0 {
+		args = append(args, "--include="+strings.Join(p, ","))
 	}
 	args = append(args,
 		"--setup-hook="+path.Join(dir, "setup.sh"),

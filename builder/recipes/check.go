@@ -16,7 +16,7 @@ import (
 // The words of a recipe end up in command lines and scripts. They are quoted
 // there; these patterns catch mistakes before an hour's build does.
 var (
-	packageWord = regexp.MustCompile(`^-?[a-z0-9][a-zA-Z0-9+.{}~:=/-]*$`)
+	packageWord = regexp.MustCompile(`^-?[a-z0-9][a-zA-Z0-9+.{}~:=/-]*( \[[a-z0-9 ]+\])?$`)
 	unitWord    = regexp.MustCompile(`^-?[a-zA-Z0-9:_.@\\-]+$`)
 	suiteWord   = regexp.MustCompile(`^[a-z0-9][a-z0-9.-]*$`)
 	userWord    = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
