@@ -47,6 +47,7 @@
 package installer
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -83,6 +84,8 @@ type Boot struct {
 	Changes  []root.Change
 	Mounts   []machine.Mount
 	Init     string // program in the new root
+
+	shipping sync.Once
 
 	restore []func() // undo what the kernel was told, before the hand-over
 
@@ -164,6 +167,19 @@ func (b *Boot) Log() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.log.String()
+}
+
+// logFrom gives what the log holds from an offset on.
+func (b *Boot) logFrom(from int64) []byte {
+	text := b.Log()
+	return []byte(text[min(from, int64(len(text))):])
+}
+
+// shipLog sends the log to the appliance while the controller runs; the agent goes on with it.
+func (b *Boot) shipLog(ctx context.Context) {
+	if c := b.client(); c.Usable() {
+		b.shipping.Do(func() { go servers.ShipLog(ctx, b.logFrom, c.PostLog) })
+	}
 }
 
 // client speaks to the appliance about this boot.

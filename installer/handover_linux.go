@@ -71,7 +71,7 @@ func (b *Boot) finish() error {
 	if err := c.Save(RunDir); err != nil {
 		return err
 	}
-	if err := os.WriteFile(filepath.Join(RunDir, "boot.log"), []byte(b.Log()), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(RunDir, agent.LogFile), []byte(b.Log()), 0o644); err != nil {
 		return err
 	}
 	if b.Console != nil {

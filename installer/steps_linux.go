@@ -224,6 +224,7 @@ func connect(ctx context.Context, b *Boot) error {
 	}
 	b.Note("%s has the address %s from %s, %s", l.Interface, l.Address, l.Server, length)
 	b.Reporter.Start(context.WithoutCancel(ctx), b.client())
+	b.shipLog(context.WithoutCancel(ctx))
 	go b.reportHardware(context.WithoutCancel(ctx)) // it ends by its own limit
 	return nil
 }

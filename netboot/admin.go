@@ -63,6 +63,7 @@ func (s *Server) adminHandler() http.Handler {
 			"wake":   s.wake,
 			"reboot": s.reboot,
 		},
+		Logs:   nodeLogs{s.logs, s.nodes.Get},
 		Status: s.status,
 		Log:    s.Log,
 	})
@@ -92,6 +93,7 @@ func (s *Server) forget(ctx context.Context, targets []string) ([]api.Done, erro
 	var done []api.Done
 	for _, name := range names {
 		s.modes.Delete(name)
+		err = errors.Join(err, s.logs.Forget(name))
 		done = append(done, api.Done{Node: name, Text: "forgotten"})
 	}
 	return done, err

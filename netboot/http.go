@@ -30,6 +30,7 @@ func (s *Server) httpHandler() http.Handler {
 		Report:           s.report,
 		Facts:            s.nodes.Hardware,
 		Orders:           s.nodes.Listening,
+		TakeLog:          s.takeLog,
 		Status:           s.publicStatus,
 		Sync:             s.sync,
 		Log:              s.Log,

@@ -30,6 +30,7 @@ import (
 	"slate/netboot/config"
 	"slate/netboot/grub"
 	"slate/netboot/ipxe"
+	"slate/netboot/logs"
 	"slate/netboot/nodes"
 	"slate/netboot/state"
 	"slate/netboot/state/bolt"
@@ -50,6 +51,7 @@ type Server struct {
 	store   *store.Store
 	state   state.Store
 	nodes   *nodes.Registry
+	logs    *logs.Store
 	scripts *ipxe.Scripts
 	loaders loaders
 	sync    *transfer.Handler
@@ -195,6 +197,9 @@ func (s *Server) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if s.logs, err = logs.Open(filepath.Join(s.Settings.Data, LogDir)); err != nil {
+		return err
+	}
 	if err := s.openController(); err != nil {
 		return err
 	}
@@ -260,6 +265,9 @@ func (s *Server) close() {
 	}
 	for _, c := range s.dhcp {
 		c.Close()
+	}
+	if s.logs != nil {
+		s.logs.Close()
 	}
 	if s.state != nil {
 		s.state.Close()

@@ -38,6 +38,7 @@ const Argv0 = "@slate-agent"
 const (
 	ConfigFile = "agent.json"
 	LeaseFile  = "lease.json"
+	LogFile    = "boot.log" // the controller's log, which the agent goes on with
 )
 
 // Config is what the controller leaves for the agent.
@@ -119,8 +120,35 @@ func currentName(l network.Lease) string {
 	return l.Interface
 }
 
+// maxLog bounds the log file: it lies in memory.
+const maxLog = 1 << 20
+
+// logf writes to the kernel's log, and to the one that the controller began.
 func (a *Agent) logf(format string, args ...any) {
-	fmt.Fprintf(a.Log, "slate-agent: "+format+"\n", args...)
+	line := fmt.Sprintf("slate-agent: "+format+"\n", args...)
+	io.WriteString(a.Log, line)
+	f, err := os.OpenFile(filepath.Join(a.Dir, LogFile), os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o644)
+	if err != nil {
+		return // the kernel's log has it
+	}
+	defer f.Close()
+	if info, err := f.Stat(); err == nil && info.Size() < maxLog {
+		fmt.Fprintf(f, "[%8.2f] %s", machine.Uptime(), line)
+	}
+}
+
+// logFrom gives what the log holds from an offset on, as much as is sent at once.
+func (a *Agent) logFrom(from int64) []byte {
+	f, err := os.Open(filepath.Join(a.Dir, LogFile))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.NewSectionReader(f, from, api.MaxLogBytes))
+	if err != nil {
+		return nil
+	}
+	return text
 }
 
 // Run works until ctx ends.
@@ -135,22 +163,24 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.defaults(c.Node)
 	rep := servers.NewReporter(c.Pending...)
-	var orders sync.WaitGroup
+	var tasks sync.WaitGroup
 	if u, err := url.Parse(c.Server); err == nil && c.Server != "" {
 		client := servers.Client{Server: u, Boot: c.Boot}
 		rep.Start(ctx, client)
-		orders.Go(func() { a.takeOrders(ctx, client.WaitOrder, rep.Add) })
+		tasks.Go(func() { servers.ShipLog(ctx, a.logFrom, client.PostLog) })
+		tasks.Go(func() { a.takeOrders(ctx, client.WaitOrder, rep.Add) })
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		if a.waitLogin(ctx, 10*time.Minute) {
+			a.logf("the system asks for a login")
 			rep.Add(api.Event{Step: api.StepLogin, State: api.StateDone, Uptime: machine.Uptime()})
 		}
 	}()
 	err = a.keepLease(ctx)
 	<-done
-	orders.Wait()
+	tasks.Wait()
 	rep.Stop(time.Second)
 	return err
 }

@@ -32,6 +32,12 @@ const (
 	QueryLast = "last" // set on the last file before the kernel starts
 )
 
+// Queries about logs.
+const (
+	QueryFrom   = "from"   // offset, in bytes
+	QueryFollow = "follow" // set: the answer goes on as the log grows
+)
+
 // QueryEvents set to "no" leaves the events of boots out of the status.
 const QueryEvents = "events"
 
@@ -49,6 +55,11 @@ func FactsPath(boot string) string { return PathBoots + boot + "/facts" }
 
 // OrdersPath is where a running machine waits for orders.
 func OrdersPath(boot string) string { return PathBoots + boot + "/orders" }
+
+// LogPath is where a boot's log is posted: POST what it holds from the offset on.
+func LogPath(boot string, from int64) string {
+	return fmt.Sprintf("%s%s/log?%s=%d", PathBoots, boot, QueryFrom, from)
+}
 
 // NodePath is where one node is on the admin's socket.
 func NodePath(name string) string { return PathNodes + "/" + url.PathEscape(name) }
@@ -103,6 +114,7 @@ type Event struct {
 const (
 	MaxEventBytes = 4 << 10
 	MaxEventText  = 1 << 10
+	MaxLogBytes   = 64 << 10 // of a log, in one request
 )
 
 // Check reports what is wrong with an event that came from outside.

@@ -76,9 +76,26 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 // do sends one request and decodes the JSON answer into out unless that is nil.
 // The error of a refused request carries the appliance's own words.
 func (c *Client) do(ctx context.Context, method, path string, body []byte, out any) error {
-	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Base, "/")+path, bytes.NewReader(body))
+	resp, err := c.send(ctx, method, path, body)
 	if err != nil {
 		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 256<<20)).Decode(out); err != nil {
+		return fmt.Errorf("%s %s: answer: %w", method, resp.Request.URL, err)
+	}
+	return nil
+}
+
+// send sends one request; the answer to one that was not refused is the caller's
+// to close.
+func (c *Client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.Base, "/")+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
@@ -89,18 +106,12 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, out a
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
+		defer resp.Body.Close()
 		words, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-		return &Error{resp.StatusCode, fmt.Sprintf("appliance: %s (%s)", strings.TrimSpace(string(words)), strings.ToLower(http.StatusText(resp.StatusCode))), resp.Header.Get(HintHeader)}
+		return nil, &Error{resp.StatusCode, fmt.Sprintf("appliance: %s (%s)", strings.TrimSpace(string(words)), strings.ToLower(http.StatusText(resp.StatusCode))), resp.Header.Get(HintHeader)}
 	}
-	if out == nil {
-		return nil
-	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 256<<20)).Decode(out); err != nil {
-		return fmt.Errorf("%s %s: answer: %w", method, req.URL, err)
-	}
-	return nil
+	return resp, nil
 }

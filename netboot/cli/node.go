@@ -21,6 +21,7 @@ import (
 type nodeCmd struct {
 	List    nodeListCmd    `cmd:"" help:"List nodes and how they are."`
 	Show    nodeShowCmd    `cmd:"" help:"Show what is known of a node: identity, hardware, settings, and all its boots."`
+	Logs    nodeLogsCmd    `cmd:"" help:"Print what a node wrote while it started."`
 	Explain nodeExplainCmd `cmd:"" help:"Say what a node would boot now, and why."`
 	Set     nodeSetCmd     `cmd:"" help:"Set what nodes boot, and how."`
 	Group   nodeGroupCmd   `cmd:"" help:"Put nodes into groups, or take them out."`

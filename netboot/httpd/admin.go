@@ -26,8 +26,18 @@ type AdminOptions struct {
 	Change  func(ctx context.Context, c api.Change) ([]api.Done, error)
 	// Acts are what else can be done with nodes, by the last part of the path.
 	Acts   map[string]func(ctx context.Context, targets []string) ([]api.Done, error)
+	Logs   NodeLogs
 	Status func(events bool) (api.Status, error)
 	Log    *slog.Logger // nil: silent
+}
+
+// NodeLogs are the logs that nodes sent.
+type NodeLogs interface {
+	// List gives the logs of a node, the newest first.
+	List(node string) ([]api.LogEntry, error)
+	// ReadFrom gives what the log of a boot holds from an offset on, and a channel
+	// that is closed when there may be more.
+	ReadFrom(node, boot string, from int64) ([]byte, <-chan struct{}, error)
 }
 
 type admin struct{ AdminOptions }
@@ -45,6 +55,8 @@ func NewAdmin(o AdminOptions) http.Handler {
 	mux.HandleFunc("POST "+api.PathNodes, a.change)
 	mux.HandleFunc("GET "+api.PathNodes+"/{name}", a.node)
 	mux.HandleFunc("GET "+api.PathNodes+"/{name}/explain", a.explain)
+	mux.HandleFunc("GET "+api.PathNodes+"/{name}/logs", a.logs)
+	mux.HandleFunc("GET "+api.PathNodes+"/{name}/logs/{boot}", a.log)
 	for verb, act := range o.Acts {
 		mux.HandleFunc("POST "+api.PathNodes+"/"+verb, a.act(verb, act))
 	}

@@ -43,7 +43,9 @@ type Options struct {
 	Facts func(boot string, f api.Facts) bool
 	// Orders waits until there is an order for the machine of the boot, or ctx ends; false likewise.
 	Orders func(ctx context.Context, boot string) (api.Order, bool)
-	Status func(events bool) (api.Status, error)
+	// TakeLog takes a part of the log of the boot, and returns how much of it is here; false likewise.
+	TakeLog func(boot string, from int64, text []byte) (int64, bool, error)
+	Status  func(events bool) (api.Status, error)
 	// Sync serves versions to machines and other appliances, below api.PathSync;
 	// nil: it is not served.
 	Sync http.Handler
@@ -75,6 +77,7 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/events", h.event)
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/facts", h.facts)
 	mux.HandleFunc("GET "+api.PathBoots+"{boot}/orders", h.orders)
+	mux.HandleFunc("POST "+api.PathBoots+"{boot}/log", h.takeLog)
 	mux.HandleFunc("GET "+api.PathStatus, serveStatus(h.Status))
 	if h.Sync != nil {
 		mux.Handle(api.PathSync, h.Sync)

@@ -77,6 +77,9 @@ func newFixture(t *testing.T) *fixture {
 		Orders: func(_ context.Context, boot string) (api.Order, bool) {
 			return api.Order{Do: api.OrderReboot}, boot == "b1"
 		},
+		TakeLog: func(boot string, from int64, text []byte) (int64, bool, error) {
+			return from + int64(len(text)), boot == "b1", nil
+		},
 		Status: func(bool) (api.Status, error) {
 			return api.Status{Address: "10.0.0.1", Images: []string{"demo/1"}}, nil
 		},
@@ -162,6 +165,11 @@ func TestAnswers(t *testing.T) {
 		{"facts by GET", "GET", api.FactsPath("b1"), ``, 405, ""},
 		{"orders", "GET", api.OrdersPath("b1"), ``, 200, `{"do":"reboot"}`},
 		{"orders for nobody", "GET", api.OrdersPath("b2"), ``, 404, "no such boot"},
+		{"log", "POST", api.LogPath("b1", 10), `hello`, 200, `{"size":15}`},
+		{"log of nobody", "POST", api.LogPath("b2", 0), `hello`, 404, "no such boot"},
+		{"log, from nowhere", "POST", api.PathBoots + "b1/log", `hello`, 400, "from where"},
+		{"log, from before", "POST", api.LogPath("b1", -1), `hello`, 400, "from where"},
+		{"log, too much", "POST", api.LogPath("b1", 0), strings.Repeat("x", api.MaxLogBytes+1), 413, "longer than"},
 		{"the admin's", "GET", api.PathNodes, ``, 404, ""},
 		{"the admin's change", "POST", api.PathNodes, `{}`, 404, ""},
 		{"unknown boot", "POST", api.EventsPath("b2"), `{"step":"root","state":"done"}`, 404, "no such boot"},

@@ -3,15 +3,18 @@
 package e2e
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"slate/testbed/lab"
 	"slate/testbed/labtest"
+	"slate/testbed/process"
 	"slate/testbed/qemu"
 )
 
@@ -39,10 +42,31 @@ func TestDiskless(t *testing.T) {
 			}
 		}
 	})
+	t.Run("log", func(t *testing.T) { checkLog(t, s, bios) })
 	t.Run("root", func(t *testing.T) { checkRoot(t, s, bios) })
 	t.Run("image", func(t *testing.T) { checkImage(t, s, bios, want) })
 	t.Run("restart under work", func(t *testing.T) { checkRestart(t, s, uefi) })
 	t.Run("forgets", func(t *testing.T) { checkForgets(t, s, bios) })
+}
+
+// checkLog reads on the appliance what the machine wrote while it started: the
+// controller's lines, and its agent's.
+func checkLog(t *testing.T, s *site, n *lab.Node) {
+	node := strings.TrimSpace(s.Run(n, commandLimit, "hostname"))
+	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
+	defer cancel()
+	var out strings.Builder
+	p, err := s.StartSpec(ctx, process.Spec{Name: "node-logs", Argv: s.args("node", "logs", node, "--follow"), Log: &out,
+		Ready: &process.Ready{Line: regexp.MustCompile("slate-agent: the system asks for a login")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Stop(ctx); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(out.String(), "slate: step root (") {
+		t.Errorf("the log lacks the controller's steps:\n%s", out.String())
+	}
 }
 
 // checkRoot looks at the root from inside: read-only where it must be, writable
