@@ -88,9 +88,9 @@ const SetOrigin = "slate node set"
 // Empty fields set nothing. It beats boot.conf of site, group and node; a
 // cboot.conf beats it.
 type Set struct {
-	Image   string   `toml:"image,omitempty"`
-	Mode    string   `toml:"mode,omitempty"`
-	Cmdline []string `toml:"cmdline,omitempty"`
+	Image   string   `toml:"image,omitempty" json:"image,omitempty"`
+	Mode    string   `toml:"mode,omitempty" json:"mode,omitempty"`
+	Cmdline []string `toml:"cmdline,omitempty" json:"cmdline,omitempty"`
 }
 
 // Check reports what is wrong with what is to be set.

@@ -112,6 +112,16 @@ func (d *Doc) Errorf(key, format string, args ...any) *Error {
 	return &Error{File: d.Name, Line: d.lines[key], Key: key, Text: fmt.Sprintf(format, args...)}
 }
 
+// at makes an error about a key of an entry of a list of tables.
+func (d *Doc) at(list string, i int, key, format string, args ...any) *Error {
+	e := d.Errorf(fmt.Sprintf("%s[%d].%s", list, i, key), format, args...)
+	if e.Line == 0 {
+		e.Line = d.lines[fmt.Sprintf("%s[%d]", list, i)]
+	}
+	e.Key = list + "." + key
+	return e
+}
+
 // Line is where the key stands, 0 if it does not.
 func (d *Doc) Line(key string) int { return d.lines[key] }
 
@@ -140,7 +150,13 @@ func (d *Doc) decodeError(err error) error {
 // costs a line number in a message.
 func keyLines(data []byte) map[string]int {
 	lines := map[string]int{}
+	count := map[string]int{} // tables of a list so far
 	table, closing := "", ""
+	note := func(key string, line int) {
+		if _, seen := lines[key]; !seen {
+			lines[key] = line
+		}
+	}
 	for i, line := range strings.Split(string(data), "\n") {
 		text := strings.TrimSpace(line)
 		if closing != "" { // inside a multi-line string
@@ -152,17 +168,25 @@ func keyLines(data []byte) map[string]int {
 		switch {
 		case strings.HasPrefix(text, "["):
 			name, _, _ := strings.Cut(strings.Trim(text, "["), "]")
-			table = unquoteKey(name) + "."
-			lines[strings.TrimSuffix(table, ".")] = i + 1
+			table = unquoteKey(name)
+			note(table, i+1)
+			if strings.HasPrefix(text, "[[") {
+				n := count[table]
+				count[table]++
+				table += fmt.Sprintf("[%d]", n)
+				note(table, i+1)
+			}
+			table += "."
 		case text == "" || text[0] == '#':
 		default:
 			key, value, ok := strings.Cut(text, "=")
 			if !ok {
 				continue
 			}
-			k := table + unquoteKey(key)
-			if _, seen := lines[k]; !seen {
-				lines[k] = i + 1
+			key = unquoteKey(key)
+			note(table+key, i+1)
+			if list, _, ok := strings.Cut(table, "["); ok {
+				note(list+"."+key, i+1) // the first of them all
 			}
 			for _, q := range []string{`"""`, `'''`} {
 				if strings.Count(value, q) == 1 {

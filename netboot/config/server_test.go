@@ -15,7 +15,7 @@ const serverFile = "controller/server/server.info.conf"
 
 func TestServersListReplacesList(t *testing.T) {
 	s, err := config.Load(site(map[string]string{
-		serverFile: "[[server]]\nurl = \"http://10.0.0.1:8070\"\nweight = 3\nstandby = true\n\n[[server]]\nurl = \"http://10.0.0.2:8070\"\n\n[measure]\nsamples = 5\n",
+		serverFile:                   "[[server]]\nurl = \"http://10.0.0.1:8070\"\nweight = 3\nstandby = true\n\n[[server]]\nurl = \"http://10.0.0.2:8070\"\n\n[measure]\nsamples = 5\n",
 		"groups/room1/" + serverFile: "[measure]\ntimeout = 9\n",
 		"nodes/pc1/" + serverFile:    "[[server]]\nurl = \"http://10.0.0.9:8070\"\n",
 	}))

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -20,6 +21,12 @@ type Node struct {
 	Etc     Etc
 	Servers ServerInfo
 	Tmpfs   Tmpfs
+
+	Overlays Overlays
+	Fstab    Fstab
+	Cfstab   Cfstab
+	Network  Network
+	Services Services
 
 	origins map[string]string // "system/boot.conf timeout" to "nodes/pc1/system/boot.conf:3"
 }
@@ -34,31 +41,42 @@ type part struct {
 func (n *Node) parts() []part {
 	return []part{
 		{"controller/server/server.info.conf", &n.Servers, n.Servers.check},
-		{"controller/tmpfs.conf", &n.Tmpfs, n.Tmpfs.check},
+		{tmpfsFile, &n.Tmpfs, n.Tmpfs.check},
+		{cfstabFile, &n.Cfstab, n.Cfstab.check},
+		{servicesFile, &n.Services, n.Services.check},
 		{bootFile, &n.Boot, n.Boot.check},
-		{"system/etc.conf", &n.Etc, n.Etc.check},
+		{etcFile, &n.Etc, n.Etc.check},
+		{fstabFile, &n.Fstab, n.Fstab.check},
+		{networkFile, &n.Network, n.Network.check},
+		{overlaysFile, &n.Overlays, n.Overlays.check},
 	}
 }
 
 func defaultNode() *Node {
-	return &Node{Boot: defaultBoot(), Etc: defaultEtc(), Servers: defaultServerInfo(), Tmpfs: defaultTmpfs(), origins: map[string]string{}}
+	return &Node{Boot: defaultBoot(), Etc: defaultEtc(), Servers: defaultServerInfo(), Tmpfs: defaultTmpfs(),
+		Overlays: defaultOverlays(), Network: defaultNetwork(), Services: defaultServices(), origins: map[string]string{}}
 }
 
 // Site is a config.d that was read and found good.
 type Site struct {
-	files map[string][]byte // path below config.d to content
+	files   map[string][]byte // path below config.d to content
+	sources map[string][]byte // the same of what etc.conf puts into /etc
 }
 
 // Load reads a config.d and checks all of it: every file, the defaults merged
 // with the site's, and each node's merge. The error joins everything found.
 func Load(fsys fs.FS) (*Site, error) {
-	s := &Site{files: map[string][]byte{}}
+	s := &Site{files: map[string][]byte{}, sources: map[string][]byte{}}
 	var errs []error
 	err := fs.WalkDir(fsys, ".", func(p string, e fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
-		case e.IsDir() || path.Ext(p) != ".conf":
+		case e.IsDir():
+			return nil
+		case isSource(p):
+			return s.readSource(fsys, p)
+		case path.Ext(p) != ".conf" && strings.TrimPrefix(path.Base(p), "c") != path.Base(servicesFile):
 			return nil
 		}
 		if err := checkName(p); err != nil {
@@ -75,6 +93,14 @@ func Load(fsys fs.FS) (*Site, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read config.d: %w", err)
 	}
+	if err := s.check(errs); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// check merges for everybody and joins what was found wrong, with what was before.
+func (s *Site) check(errs []error) error {
 	scopes := []Scope{{}}
 	for _, g := range s.Groups() {
 		scopes = append(scopes, Scope{Groups: []string{g}})
@@ -87,10 +113,7 @@ func Load(fsys fs.FS) (*Site, error) {
 			errs = append(errs, err)
 		}
 	}
-	if err := errors.Join(dedup(errs)...); err != nil {
-		return nil, err
-	}
-	return s, nil
+	return errors.Join(dedup(errs)...)
 }
 
 // Nodes lists the nodes that have files of their own.
@@ -147,17 +170,10 @@ type layer struct {
 
 // layers lists the files of one kind in order of rising precedence.
 func (s *Site) layers(p part, scope Scope) []layer {
-	prefixes := []string{""}
-	for _, g := range scope.Groups {
-		prefixes = append(prefixes, groupsDir+g+"/")
-	}
-	if scope.Node != "" {
-		prefixes = append(prefixes, nodesDir+scope.Node+"/")
-	}
 	var out []layer
 	dir, base := path.Split(p.path)
 	for _, name := range []string{dir + base, dir + "c" + base} {
-		for _, prefix := range prefixes {
+		for _, prefix := range scope.prefixes() {
 			if data, ok := s.files[prefix+name]; ok {
 				out = append(out, layer{prefix + name, data, prefix == ""})
 			}
@@ -176,26 +192,70 @@ func (s *Site) merge(scope Scope, ownOnly bool) (*Node, error) {
 	var errs []error
 	for _, p := range n.parts() {
 		for _, l := range s.layers(p, scope) {
-			d, err := Decode(l.name, l.data, p.value)
-			if err == nil {
-				err = errors.Join(p.check(d)...)
-			}
-			if err != nil && (!ownOnly || !l.site) {
+			if err := n.apply(p, l); err != nil && (!ownOnly || !l.site) {
 				errs = append(errs, err)
-			}
-			if d == nil {
-				continue
-			}
-			for _, k := range d.Keys() {
-				origin := l.name
-				if l.name != SetOrigin {
-					origin = fmt.Sprintf("%s:%d", l.name, d.Line(k))
-				}
-				n.origins[p.path+" "+k] = origin
 			}
 		}
 	}
+	if len(errs) == 0 { // else it would complain of what comes from the errors
+		errs = append(errs, s.finish(n, scope)...)
+	}
 	return n, errors.Join(errs...)
+}
+
+// apply decodes one layer of a part over what the layers before it gave.
+func (n *Node) apply(p part, l layer) error {
+	var lists []keyedList
+	if v, ok := p.value.(listed); ok {
+		lists = v.lists()
+	}
+	var finish []func(*Doc) (map[string]int, []error)
+	for _, list := range lists {
+		finish = append(finish, list.begin())
+	}
+	if p.path == servicesFile {
+		l.data = plainServices(l.data)
+	}
+	d, err := Decode(l.name, l.data, p.value)
+	if err == nil {
+		err = errors.Join(p.check(d)...)
+	}
+	if d == nil {
+		d = &Doc{Name: l.name}
+	}
+	origin := func(key string, line int) {
+		n.origins[p.path+" "+key] = l.name
+		if l.name != SetOrigin {
+			n.origins[p.path+" "+key] = fmt.Sprintf("%s:%d", l.name, line)
+		}
+	}
+	for _, k := range d.Keys() {
+		origin(k, d.Line(k))
+	}
+	for i, list := range lists {
+		set, errs := finish[i](d)
+		err = errors.Join(append([]error{err}, errs...)...)
+		for id, line := range set {
+			origin(entryKey(list.key(), id), line)
+		}
+	}
+	return err
+}
+
+// finish looks at what no single file can tell: whether the parts of a node's
+// configuration fit, and what its files refer to.
+func (s *Site) finish(n *Node, scope Scope) []error {
+	return slices.Concat(n.checkWritable(), s.readSources(n, scope))
+}
+
+// errorAt makes an error about a merged value, at the place that it comes from.
+func (n *Node) errorAt(file, key, format string, args ...any) *Error {
+	e := &Error{File: file, Key: key, Text: fmt.Sprintf(format, args...)}
+	if from, line, ok := strings.Cut(n.Origin(file, key), ":"); ok {
+		e.File = from
+		e.Line, _ = strconv.Atoi(line)
+	}
+	return e
 }
 
 // Origin says where a setting comes from: file and line, or "default".
@@ -208,12 +268,7 @@ func (n *Node) Origin(file, key string) string {
 
 // checkName says why slate does not know the file p, if it does not.
 func checkName(p string) error {
-	rest := p
-	for _, dir := range []string{nodesDir, groupsDir} {
-		if after, ok := strings.CutPrefix(p, dir); ok {
-			_, rest, _ = strings.Cut(after, "/")
-		}
-	}
+	_, rest := splitScope(p)
 	var known []string
 	for _, part := range defaultNode().parts() {
 		dir, base := path.Split(part.path)
@@ -257,6 +312,7 @@ func (n *Node) Explain() []Value {
 			panic("BUG: " + err.Error())
 		}
 		tables := listsOfTables(md)
+		shown := map[string]bool{}
 		for _, k := range md.Keys() {
 			if t := md.Type(k...); t == "Hash" || len(k) > 1 && tables[k[0]] || len(k) == 1 && t == "ArrayHash" && n.seen(out, p.path, k[0]) {
 				continue
@@ -265,8 +321,42 @@ func (n *Node) Explain() []Value {
 			for _, name := range k {
 				v = v.(map[string]any)[name]
 			}
+			if ids, ok := idsOf(p, k.String()); ok {
+				if !shown[k.String()] {
+					shown[k.String()] = true
+					out = append(out, n.explainList(p.path, k.String(), ids, v)...)
+				}
+				continue
+			}
 			out = append(out, Value{File: p.path, Key: k.String(), Value: v, Origin: n.Origin(p.path, k.String())})
 		}
+	}
+	return out
+}
+
+// idsOf gives the ids of the entries of a list that is merged entry by entry.
+func idsOf(p part, key string) ([]string, bool) {
+	if v, ok := p.value.(listed); ok {
+		for _, l := range v.lists() {
+			if l.key() == key {
+				return l.ids(), true
+			}
+		}
+	}
+	return nil, false
+}
+
+// explainList gives each entry of such a list.
+func (n *Node) explainList(file, key string, ids []string, v any) (out []Value) {
+	rows, _ := v.([]map[string]any)
+	for i, id := range ids {
+		value := any(true) // the list is one of names
+		if i < len(rows) {
+			delete(rows[i], "remove")
+			value = rows[i]
+		}
+		key := entryKey(key, id)
+		out = append(out, Value{File: file, Key: key, Value: value, Origin: n.Origin(file, key)})
 	}
 	return out
 }
