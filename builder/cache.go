@@ -34,6 +34,7 @@ type cached struct {
 	Init    string         `toml:"init"`
 	Kernel  *images.Kernel `toml:"kernel"`
 	Modules *images.Blob   `toml:"modules"`
+	Tools   *images.Blob   `toml:"tools"`
 
 	Recipe string    `toml:"recipe"`
 	Time   time.Time `toml:"time"`
@@ -68,7 +69,7 @@ func (c *cache) lookup(ctx context.Context, st *store.Store, meta Meta) (images.
 	if _, err := st.Tree(ctx, e.Tree); err != nil {
 		return images.Record{}, false
 	}
-	for _, b := range []*images.Blob{e.kernelBlob(), e.Modules} {
+	for _, b := range []*images.Blob{e.kernelBlob(), e.Modules, e.Tools} {
 		if b == nil {
 			continue
 		}
@@ -77,7 +78,7 @@ func (c *cache) lookup(ctx context.Context, st *store.Store, meta Meta) (images.
 		}
 	}
 	return images.Record{Name: meta.Name, Tree: e.Tree, Arch: e.Arch, Init: e.Init, Kernel: e.Kernel,
-		Modules: e.Modules, Recipe: meta.Recipe, Note: meta.Note}, true
+		Modules: e.Modules, Tools: e.Tools, Recipe: meta.Recipe, Note: meta.Note}, true
 }
 
 func (e *cached) kernelBlob() *images.Blob {
@@ -88,7 +89,7 @@ func (e *cached) kernelBlob() *images.Blob {
 }
 
 func (c *cache) save(rec images.Record, sources []debian.Source, in debian.Inputs) error {
-	e := cached{Tree: rec.Tree, Arch: rec.Arch, Init: rec.Init, Kernel: rec.Kernel, Modules: rec.Modules,
+	e := cached{Tree: rec.Tree, Arch: rec.Arch, Init: rec.Init, Kernel: rec.Kernel, Modules: rec.Modules, Tools: rec.Tools,
 		Recipe: rec.Recipe, Time: time.Now().UTC().Truncate(time.Second), Epoch: in.Date}
 	for _, s := range sources {
 		e.Inputs = append(e.Inputs, input{s.String(), in.Release[s.String()]})

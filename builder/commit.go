@@ -170,6 +170,26 @@ func addKernel(ctx context.Context, st *store.Store, fsys store.TreeFS, rec *ima
 		return err
 	}
 	rec.Modules = &mods
+	return addTools(ctx, st, fsys, rec, meta)
+}
+
+// addTools stores the archive of the programs that install the version, if the
+// tree has them.
+func addTools(ctx context.Context, st *store.Store, fsys store.TreeFS, rec *images.Record, meta Meta) error {
+	meta.step("packing tools", "")
+	b, rep, err := initramfs.ToolsCPIO(ctx, fsys, rec.Kernel.Release, meta.Modules.Compression)
+	if err != nil {
+		return err
+	}
+	if !rep.Usable() {
+		return nil // lint has said why
+	}
+	tools, err := st.PutBlob(ctx, bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	rec.Tools = &tools
+	meta.step("packing tools", "%d programs, %.1f MB %s", rep.Programs, float64(rep.Size)/1e6, rep.Compression)
 	return nil
 }
 

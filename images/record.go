@@ -36,6 +36,7 @@ type Record struct {
 	Note    string    `toml:"note,omitempty" json:"note,omitempty"`
 	Kernel  *Kernel   `toml:"kernel,omitempty" json:"kernel,omitempty"`   // nil: cannot be booted
 	Modules *Blob     `toml:"modules,omitempty" json:"modules,omitempty"` // cpio with the modules of Kernel
+	Tools   *Blob     `toml:"tools,omitempty" json:"tools,omitempty"`     // cpio with the programs that install the version; nil: it runs diskless only
 }
 
 // Ref returns the readable name, such as demo/3.
@@ -45,11 +46,32 @@ func (r Record) Ref() string { return r.Name + "/" + strconv.Itoa(r.Number) }
 // not the number, so it means the same on every server and for ever.
 func (r Record) Export() string { return "/" + r.Name + "/" + r.Tree.String() }
 
+// A Part is a blob that belongs to a version beside its tree.
+type Part struct {
+	Name string // kernel, modules, tools
+	Blob
+}
+
+// Parts lists what a version has beside its tree.
+func (r Record) Parts() []Part {
+	var out []Part
+	if r.Kernel != nil {
+		out = append(out, Part{"kernel", r.Kernel.Blob})
+	}
+	if r.Modules != nil {
+		out = append(out, Part{"modules", *r.Modules})
+	}
+	if r.Tools != nil {
+		out = append(out, Part{"tools", *r.Tools})
+	}
+	return out
+}
+
 // Same reports whether a machine that boots o gets just what it gets from r:
-// the same tree, kernel and modules.
+// the same tree, kernel, modules and tools.
 func (r Record) Same(o Record) bool {
 	return r.Tree == o.Tree && r.Arch == o.Arch && r.Init == o.Init &&
-		equal(r.Kernel, o.Kernel) && equal(r.Modules, o.Modules)
+		equal(r.Kernel, o.Kernel) && equal(r.Modules, o.Modules) && equal(r.Tools, o.Tools)
 }
 
 func equal[T comparable](a, b *T) bool {
@@ -111,6 +133,8 @@ func (r Record) check() error {
 		return bad("kernel without digest or size")
 	case r.Modules != nil && (r.Modules.Digest.IsZero() || r.Modules.Size <= 0):
 		return bad("modules without digest or size")
+	case r.Tools != nil && (r.Tools.Digest.IsZero() || r.Tools.Size <= 0):
+		return bad("tools without digest or size")
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"path"
+	"slices"
 	"strings"
 
 	"slate/images"
@@ -71,7 +72,7 @@ func (s *Server) openBootFile(name string) (tftp.File, error) {
 			return nil, err
 		}
 		for _, v := range versions {
-			if (v.Kernel != nil && v.Kernel.Digest == d) || (v.Modules != nil && v.Modules.Digest == d) {
+			if slices.ContainsFunc(v.Parts(), func(p images.Part) bool { return p.Digest == d }) {
 				f, err := s.store.OpenBlob(d)
 				if err != nil {
 					return nil, err
@@ -100,8 +101,8 @@ func (s *Server) grubConfig(facts nodes.Facts) ([]byte, error) {
 		Kernel: part(v.Kernel.Digest, "kernel"), Cmdline: start.Cmdline(),
 		Initrds: []string{part(s.controllerDigest, "controller.cpio")},
 	}
-	if v.Modules != nil {
-		b.Initrds = append(b.Initrds, part(v.Modules.Digest, "modules.cpio"))
+	for _, p := range start.Initramfs() {
+		b.Initrds = append(b.Initrds, part(p.Digest, p.Name+".cpio"))
 	}
 	last := &b.Initrds[len(b.Initrds)-1]
 	dir, name := path.Split(*last)

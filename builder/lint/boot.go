@@ -7,6 +7,8 @@ import (
 	"path"
 	"slices"
 	"strings"
+
+	"slate/builder/initramfs"
 )
 
 func checkMtab(l *linter) {
@@ -64,6 +66,15 @@ func checkLinks(l *linter) {
 				l.add(Warning, "dangling-service", p, "remove the link, or install the service", "leads nowhere")
 			}
 		}
+	}
+}
+
+// checkInstall finds out whether the image can be put on a machine's own drive. Many
+// are only ever run diskless, so it is no warning.
+func checkInstall(l *linter) {
+	if lacks := initramfs.LackingTools(l.fsys); len(lacks) > 0 {
+		l.add(Note, "not-installable", "", "add packages such as fdisk, e2fsprogs, dosfstools, grub-pc-bin, grub-efi-amd64-signed and shim-signed",
+			"nodes can run it diskless only; an installation lacks: %s", strings.Join(lacks, "; "))
 	}
 }
 

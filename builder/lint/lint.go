@@ -80,7 +80,7 @@ var checks = []func(*linter){
 	checkKernel, checkInit,
 	checkSSHKeys, checkPrivateKeys, checkPasswords, checkWorldWritable,
 	checkMachineID, checkIdentity, checkSeeds,
-	checkMtab, checkFstab, checkLinks, checkUnits, checkNetwork, checkOpenRC,
+	checkMtab, checkFstab, checkLinks, checkInstall, checkUnits, checkNetwork, checkOpenRC,
 	checkLeftovers, checkInitrd,
 }
 

@@ -41,6 +41,8 @@ func good() fstest.MapFS {
 		"etc/systemd/system/apt-daily.timer":                     link("/dev/null"),
 		"etc/systemd/system/timers.target.wants/apt-daily.timer": link("../apt-daily.timer.real"),
 		"etc/systemd/system/apt-daily.timer.real":                file(""),
+		"usr/sbin/sfdisk": file(""), "usr/sbin/blkid": file(""), "usr/sbin/wipefs": file(""), "usr/sbin/mkfs.ext4": file(""), "usr/sbin/e2fsck": file(""),
+		"usr/sbin/mkfs.fat": file(""), "usr/sbin/fsck.fat": file(""), "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed": file(""),
 		"tmp":                    &fstest.MapFile{Mode: fs.ModeDir | fs.ModeSticky | 0o777},
 		"etc/network/interfaces": file("auto lo\niface lo inet loopback\n"),
 	}
@@ -102,6 +104,8 @@ func TestFindings(t *testing.T) {
 		{"rc-interactive", lint.Note, "/etc/rc.conf", "openrc", func(m fstest.MapFS) { m["etc/rc.conf"] = file("rc_interactive=\"YES\"\n") }},
 		{"config-update", lint.Warning, "/etc/conf.d/._cfg0000_sshd", "", func(m fstest.MapFS) { m["etc/conf.d/._cfg0000_sshd"] = file("") }},
 		{"leftover", lint.Note, "/root/.bash_history", "", func(m fstest.MapFS) { m["root/.bash_history"] = file("") }},
+		{"not-installable", lint.Note, "", "", func(m fstest.MapFS) { delete(m, "usr/sbin/sfdisk") }},
+		{"not-installable", lint.Note, "", "", func(m fstest.MapFS) { delete(m, "usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed") }},
 		{"initrd", lint.Note, "/boot/initrd.img-6.1.0", "", func(m fstest.MapFS) { m["boot/initrd.img-6.1.0"] = file("") }},
 	} {
 		t.Run(tc.name+strings.ReplaceAll(tc.path, "/", "_"), func(t *testing.T) {

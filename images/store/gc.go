@@ -147,11 +147,8 @@ func (c *collector) dropVersion(rec images.Record) error {
 }
 
 func (c *collector) mark(ctx context.Context, rec images.Record) error {
-	if rec.Kernel != nil {
-		c.blobs[rec.Kernel.Digest] = true
-	}
-	if rec.Modules != nil {
-		c.blobs[rec.Modules.Digest] = true
+	for _, p := range rec.Parts() {
+		c.blobs[p.Digest] = true
 	}
 	if c.trees[rec.Tree] {
 		return ctx.Err()

@@ -268,11 +268,8 @@ func (v *verifier) touches(rec images.Record, t *tree.Tree) {
 			check(t.Blob(i), func() string { return t.Path(i) })
 		}
 	}
-	if rec.Kernel != nil {
-		check(rec.Kernel.Blob, func() string { return "its kernel" })
-	}
-	if rec.Modules != nil {
-		check(*rec.Modules, func() string { return "its modules" })
+	for _, p := range rec.Parts() {
+		check(p.Blob, func() string { return "its " + p.Name })
 	}
 }
 

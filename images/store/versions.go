@@ -84,14 +84,7 @@ func (s *Store) Commit(ctx context.Context, rec images.Record) (out images.Recor
 
 // complete checks that every blob of the version is there.
 func (s *Store) complete(ctx context.Context, t *tree.Tree, rec *images.Record) error {
-	extra := []images.Blob{}
-	if rec.Kernel != nil {
-		extra = append(extra, rec.Kernel.Blob)
-	}
-	if rec.Modules != nil {
-		extra = append(extra, *rec.Modules)
-	}
-	for _, b := range extra {
+	for _, b := range rec.Parts() {
 		if ok, err := s.has(b.Digest); err != nil || !ok {
 			return errors.Join(err, &MissingBlobError{Digest: b.Digest})
 		}

@@ -112,12 +112,23 @@ func (s Start) Files(controller images.Digest) (kernel File, initrds []File, err
 		return File{name, s.Server.URL(path) + "?" + q.Encode()}
 	}
 	initrds = []File{part("controller.cpio", api.ControllerPath(controller))}
-	if v.Modules != nil {
-		initrds = append(initrds, part("modules.cpio", api.BlobPath(v.Modules.Digest)))
+	for _, p := range s.Initramfs() {
+		initrds = append(initrds, part(p.Name+".cpio", api.BlobPath(p.Digest)))
 	}
 	initrds[len(initrds)-1].URL += "&" + api.QueryLast + "=1"
 	return part("kernel", api.BlobPath(v.Kernel.Digest)), initrds, nil
 }
+
+// Initramfs lists the version's parts of the initramfs, in order, which follow the
+// controller. The tools are sent only to a node that may be installed.
+func (s Start) Initramfs() []images.Part {
+	return slices.DeleteFunc(s.Version.Parts(), func(p images.Part) bool {
+		return p.Name == "kernel" || p.Name == "tools" && !s.MayInstall()
+	})
+}
+
+// MayInstall tells whether the node may be, or become, one that is installed.
+func (s Start) MayInstall() bool { return s.Config.Boot.Mode != config.ModeDiskless }
 
 // File is something to fetch, and the name it is given.
 type File struct{ Name, URL string }

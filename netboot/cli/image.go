@@ -166,6 +166,11 @@ func (c *imageShowCmd) Run(ctx context.Context, a *app) error {
 	if f.Modules != nil {
 		line("modules", formatBytes(f.Modules.Size))
 	}
+	if f.Tools != nil {
+		line("tools", formatBytes(f.Tools.Size))
+	} else {
+		line("tools", "none: nodes can run this version diskless only")
+	}
 	line("committed", f.Time.Local().Format(time.DateTime))
 	line("made from", f.Recipe)
 	line("note", f.Note)

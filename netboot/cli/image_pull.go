@@ -132,11 +132,8 @@ func (c *imagePullCmd) pull(ctx context.Context, st *store.Store, client *transf
 
 // extraBlobs are what a version has beside its tree.
 func extraBlobs(rec images.Record) (list []images.Blob) {
-	if rec.Kernel != nil {
-		list = append(list, rec.Kernel.Blob)
-	}
-	if rec.Modules != nil {
-		list = append(list, *rec.Modules)
+	for _, p := range rec.Parts() {
+		list = append(list, p.Blob)
 	}
 	return list
 }

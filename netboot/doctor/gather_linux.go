@@ -218,10 +218,9 @@ func lookAt(ctx context.Context, st *store.Store, ref images.Ref) Image {
 	}
 	if rec.Kernel != nil {
 		i.Kernel = rec.Kernel.Release
-		look(rec.Kernel.Blob, "the kernel")
 	}
-	if rec.Modules != nil {
-		look(*rec.Modules, "the kernel's modules")
+	for _, p := range rec.Parts() {
+		look(p.Blob, "the "+p.Name)
 	}
 	for b := range t.Blobs() {
 		look(b, b.Digest.String())
