@@ -14,9 +14,10 @@ import (
 
 // What a node does when it has no system of its own (Boot.Mode).
 const (
-	ModeAsk      = "ask"      // the chooser asks the person at the console
-	ModeDiskless = "diskless" // run diskless without asking
-	ModeIgnore   = "ignore"   // the appliance gives it nothing to boot
+	ModeAsk       = "ask"       // the chooser asks the person at the console
+	ModeDiskless  = "diskless"  // run diskless without asking
+	ModeInstalled = "installed" // run from its own drive; install there if there is no system yet
+	ModeIgnore    = "ignore"    // the appliance gives it nothing to boot
 )
 
 // What the chooser takes when nobody answers (Boot.Choice).
@@ -62,7 +63,7 @@ func (b *Boot) check(d *Doc) []error {
 			errs = append(errs, d.Errorf(key, "%q is not one of %s", value, strings.Join(allowed, ", ")))
 		}
 	}
-	oneOf("mode", b.Mode, ModeAsk, ModeDiskless, ModeIgnore)
+	oneOf("mode", b.Mode, ModeAsk, ModeDiskless, ModeInstalled, ModeIgnore)
 	oneOf("loader", string(b.Loader), "", string(LoaderUndionly), string(LoaderSNPOnly), string(LoaderIPXE), string(LoaderGRUB))
 	oneOf("choice", b.Choice, ChoiceDiskless, ChoiceShell, ChoiceReboot, ChoicePowerOff)
 	if b.Image != "" {

@@ -27,6 +27,8 @@ type Node struct {
 	Cfstab   Cfstab
 	Network  Network
 	Services Services
+	Drives   Drives
+	Btrfs    BtrfsConf
 
 	origins map[string]string // "system/boot.conf timeout" to "nodes/pc1/system/boot.conf:3"
 }
@@ -40,6 +42,8 @@ type part struct {
 
 func (n *Node) parts() []part {
 	return []part{
+		{btrfsFile, &n.Btrfs, n.Btrfs.check},
+		{drivesFile, &n.Drives, n.Drives.check},
 		{"controller/server/server.info.conf", &n.Servers, n.Servers.check},
 		{tmpfsFile, &n.Tmpfs, n.Tmpfs.check},
 		{cfstabFile, &n.Cfstab, n.Cfstab.check},
@@ -54,7 +58,8 @@ func (n *Node) parts() []part {
 
 func defaultNode() *Node {
 	return &Node{Boot: defaultBoot(), Etc: defaultEtc(), Servers: defaultServerInfo(), Tmpfs: defaultTmpfs(),
-		Overlays: defaultOverlays(), Network: defaultNetwork(), Services: defaultServices(), origins: map[string]string{}}
+		Overlays: defaultOverlays(), Network: defaultNetwork(), Services: defaultServices(),
+		Drives: defaultDrives(), Btrfs: defaultBtrfs(), origins: map[string]string{}}
 }
 
 // Site is a config.d that was read and found good.
