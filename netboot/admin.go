@@ -135,8 +135,10 @@ func (s *Server) wake(ctx context.Context, targets []string) ([]api.Done, error)
 			if err != nil {
 				return "", err
 			}
-			if err := sendMagic(ctx, s.addr, s.subnet, hw); err != nil {
-				return "", err
+			for _, nw := range s.local() {
+				if err := sendMagic(ctx, nw.addr, nw.prefix, hw); err != nil {
+					return "", err
+				}
 			}
 		}
 		return "magic packet sent to " + strings.Join(n.MACs, ", "), nil

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 
 	"slate/images"
@@ -29,8 +30,9 @@ func (s *Server) scopeOf(n api.Node) config.Scope {
 // configOf merges what config.d and the admin say about a node.
 func (s *Server) configOf(n api.Node) *config.Node { return s.site.current().For(s.scopeOf(n)) }
 
-// decide decides what a node boots. mac is the card that it boots by.
-func (s *Server) decide(n api.Node, mac string) boot.Decision {
+// decide decides what a node boots. mac is the card that it boots by, self our
+// address as it reaches us.
+func (s *Server) decide(n api.Node, mac string, self netip.Addr) boot.Decision {
 	published, err := s.published()
 	if err != nil {
 		return boot.Decision{Err: err}
@@ -38,7 +40,7 @@ func (s *Server) decide(n api.Node, mac string) boot.Decision {
 	return boot.Decide(boot.Facts{
 		Node: n.Name, Groups: n.Groups, Firmware: n.Firmware, MAC: mac, Config: s.configOf(n),
 		Published: published, Resolve: func(r images.Ref) (images.Record, error) { return s.store.Resolve(r) },
-		Server: s.bootServer(), NFSPort: s.Settings.NFS.Port, Controller: s.controllerDigest,
+		Server: s.bootServer(self), NFSPort: s.Settings.NFS.Port, Controller: s.controllerDigest,
 	})
 }
 
@@ -52,7 +54,7 @@ func (s *Server) explain(_ context.Context, name string) (api.Explanation, error
 	if len(n.MACs) > 0 {
 		mac = n.MACs[0]
 	}
-	d := s.decide(n, mac)
+	d := s.decide(n, mac, s.towardsText(n.Address))
 	e := api.Explanation{Node: n.Name, Lines: d.Lines}
 	if d.Err != nil {
 		e.Error, e.Hint = d.Err.Error(), hintOf(d.Err)
@@ -143,11 +145,14 @@ type refusal struct{ node, reason, hint string }
 // admit decides what the machine that asks for its script boots. If that is
 // nothing, the refusal says why, and so do the log and the timeline.
 func (s *Server) admit(f nodes.Facts) (boot.Decision, *refusal) {
+	if s.unwanted(f) {
+		return boot.Decision{}, &refusal{f.MAC, reasonUnknown, "name it in config.d: nodes/<node>/system/dhcp.conf"}
+	}
 	node, ok := s.nodes.Seen(f)
 	if !ok {
 		return boot.Decision{}, &refusal{f.MAC, "the appliance knows too many nodes already", ""}
 	}
-	d := s.decide(node, f.MAC)
+	d := s.decide(node, f.MAC, s.towardsText(f.Address))
 	switch {
 	case d.Ignore:
 		return d, &refusal{node.Name, boot.ReasonIgnored, ""}

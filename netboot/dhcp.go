@@ -16,7 +16,6 @@ import (
 	"slate/dhcp/radv"
 	"slate/netboot/api"
 	"slate/netboot/boot"
-	"slate/netboot/nodes"
 )
 
 // The ports of DHCP servers, and of proxyDHCP's second question (PXE
@@ -36,44 +35,33 @@ func (s *Server) listenDHCP(ctx context.Context) ([]*dhcp.Conn, error) {
 		ports = []int{portDHCP, portProxy}
 	}
 	var conns []*dhcp.Conn
-	for _, port := range ports {
-		c, err := dhcp.Listen(ctx, s.Settings.Network.Interface, port)
-		if err != nil {
-			return conns, fmt.Errorf("dhcp: %w", err)
+	for _, n := range s.local() {
+		for _, port := range ports {
+			c, err := dhcp.Listen(ctx, n.iface, port)
+			if err != nil {
+				return conns, fmt.Errorf("dhcp: %w", err)
+			}
+			conns = append(conns, c)
 		}
-		conns = append(conns, c)
 	}
 	return conns, nil
 }
 
 func (s *Server) serveDHCP(ctx context.Context) error {
-	set := s.Settings.DHCP
-	if set.Mode == DHCPProxy {
+	if s.Settings.DHCP.Mode == DHCPProxy {
 		p := &dhcp.Proxy{Booter: booter{s}, Events: s.dhcpEvent, Log: s.Log}
 		return p.Serve(ctx, s.dhcp...)
+	}
+	subnets, err := s.subnets()
+	if err != nil {
+		return err
 	}
 	store, err := leases.Open(filepath.Join(s.Settings.Data, "leases.db"), s.Log)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	d := &dhcp.Server{
-		Subnets: []dhcp.Subnet{{
-			Interface: s.Settings.Network.Interface,
-			Server:    s.addr,
-			Prefix:    s.subnet,
-			First:     set.Range.First,
-			Last:      set.Range.Last,
-			Gateway:   set.Gateway,
-			DNS:       set.DNS,
-			Domain:    set.Domain,
-			LeaseTime: time.Duration(set.Lease),
-		}},
-		Leases: store,
-		Booter: booter{s},
-		Events: s.dhcpEvent,
-		Log:    s.Log,
-	}
+	d := &dhcp.Server{Subnets: subnets, Leases: store, Booter: booter{s}, Hosts: &hosts{Server: s}, Events: s.dhcpEvent, Log: s.Log}
 	return d.Serve(ctx, s.dhcp...)
 }
 
@@ -84,16 +72,22 @@ type booter struct{ *Server }
 func (b booter) Boot(_ context.Context, c dhcp.Client) (dhcp.Boot, bool) {
 	client := bootClient(c)
 	if c.UserClass != dhcp.ProbeClass { // slate doctor gets an answer always
-		n, _ := b.nodes.Find(nodes.Facts{MAC: c.MAC.String(), UUID: c.UUID})
-		if b.ignored(n) {
+		f := factsOf(c)
+		n, _ := b.nodeOf(b.site.current(), f)
+		switch {
+		case b.unwanted(f):
+			b.stranger(c)
+			return dhcp.Boot{Reason: reasonUnknown}, false
+		case b.ignored(n):
 			return dhcp.Boot{Reason: boot.ReasonIgnored}, false
 		}
 		if !c.IPXE {
 			client.Loader = b.configOf(n).Boot.Loader
 		}
 	}
-	l, ok := boot.ChooseLoader(client, b.bootServer())
-	return dhcp.Boot{NextServer: b.addr, File: l.File, URL: l.URL, Reason: l.Reason}, ok
+	self := b.on(c.Interface)
+	l, ok := boot.ChooseLoader(client, b.bootServer(self))
+	return dhcp.Boot{NextServer: self, File: l.File, URL: l.URL, Reason: l.Reason}, ok
 }
 
 func bootClient(c dhcp.Client) boot.Client {
@@ -105,7 +99,6 @@ func bootClient(c dhcp.Client) boot.Client {
 func (s *Server) dhcpEvent(ev dhcp.Event) {
 	if ev.Kind == dhcp.EventRival {
 		s.rivals.add(*ev.Rival, time.Now())
-		s.Log.Warn("another DHCP server is on this network", "server", ev.Rival.String())
 		return
 	}
 	c := ev.Client
@@ -134,7 +127,10 @@ func (s *Server) dhcpEvent(ev dhcp.Event) {
 	default:
 		return
 	}
-	f := nodes.Facts{MAC: mac, UUID: c.UUID}
+	f := factsOf(c)
+	if s.unwanted(f) {
+		return
+	}
 	if c.ArchKnown {
 		f.Firmware = boot.Arch(c.Arch).String()
 	}
@@ -160,8 +156,8 @@ const ipxeWait = 30 * time.Second
 
 // serveRouterAdvertisements spares machines whose iPXE has just asked for an
 // address the wait for an IPv6 router. Without IPv6 on the interface they wait.
-func (s *Server) serveRouterAdvertisements(ctx context.Context) error {
-	conn, err := radv.Listen(s.Settings.Network.Interface)
+func (s *Server) serveRouterAdvertisements(ctx context.Context, iface string) error {
+	conn, err := radv.Listen(iface)
 	if err != nil {
 		s.Log.Info("machines with iPXE wait some seconds for an IPv6 router", "why", err)
 	}
@@ -171,7 +167,7 @@ func (s *Server) serveRouterAdvertisements(ctx context.Context) error {
 			return nil
 		case <-time.After(5 * time.Second):
 		}
-		conn, err = radv.Listen(s.Settings.Network.Interface)
+		conn, err = radv.Listen(iface)
 	}
 	if err != nil {
 		return nil // logged above; it only makes booting slower

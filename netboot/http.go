@@ -41,7 +41,7 @@ func (s *Server) httpHandler() http.Handler {
 // not say who it is gets the script that asks again with all it knows; one that
 // cannot be started gets a script that says why.
 func (s *Server) script(_ context.Context, q httpd.ScriptQuery) ([]byte, error) {
-	srv := s.bootServer()
+	srv := s.bootServer(s.towardsText(q.Address))
 	if q.MAC == "" {
 		return s.scripts.Ask(srv.URL(""), srv.URL(api.PathScript))
 	}

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"slate/images"
 	"slate/images/store"
 	"slate/images/tree"
@@ -21,7 +23,11 @@ import (
 func (s *Server) serveNFS(ctx context.Context) error {
 	exports := &exports{store: s.store}
 	srv := &nfs.Server{Exports: exports, Blobs: s.store, List: exports.list, Events: s.nfsEvent, Log: s.Log}
-	return srv.Serve(ctx, s.nfs)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range s.nfs {
+		g.Go(func() error { return srv.Serve(ctx, l) })
+	}
+	return g.Wait()
 }
 
 // nfsEvent puts a machine's mount into its timeline, above all a refused one:

@@ -29,7 +29,7 @@ const (
 // has nothing else, its configurations and the files of a boot.
 func (s *Server) openTFTP(name string, client netip.AddrPort) (tftp.File, error) {
 	if name == grub.MainFile {
-		return tftpText(s.grub.Main(s.addr.String()))
+		return tftpText(s.grub.Main(s.towards(client.Addr().Unmap()).String()))
 	}
 	if mac, ok := grub.NodeMAC(name); ok {
 		return tftpText(s.grubConfig(nodes.Facts{MAC: mac.String(), Address: client.Addr().Unmap().String()}))
@@ -97,7 +97,7 @@ func (s *Server) grubConfig(facts nodes.Facts) ([]byte, error) {
 	}
 	part := func(d images.Digest, name string) string { return tftpBoot + d.String() + "/" + name }
 	b := grub.Boot{
-		Node: start.Node, Image: v.Ref(), BootID: start.BootID, Server: s.addr.String(),
+		Node: start.Node, Image: v.Ref(), BootID: start.BootID, Server: start.Server.Addr.String(),
 		Kernel: part(v.Kernel.Digest, "kernel"), Cmdline: start.Cmdline(),
 		Initrds: []string{part(s.controllerDigest, "controller.cpio")},
 	}

@@ -7,13 +7,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -44,19 +44,18 @@ type Server struct {
 	Log      *slog.Logger // nil: silent
 	Ready    func()       // called when every service answers; nil: nothing
 
-	started time.Time
-	addr    netip.Addr
-	subnet  netip.Prefix
-	site    *site
-	store   *store.Store
-	state   state.Store
-	nodes   *nodes.Registry
-	logs    *logs.Store
-	scripts *ipxe.Scripts
-	loaders loaders
-	sync    *transfer.Handler
-	grub    *grub.Configs
-	queue   *queue
+	started  time.Time
+	networks []network // at least one once open has been called; the first is the main one
+	site     *site
+	store    *store.Store
+	state    state.Store
+	nodes    *nodes.Registry
+	logs     *logs.Store
+	scripts  *ipxe.Scripts
+	loaders  loaders
+	sync     *transfer.Handler
+	grub     *grub.Configs
+	queue    *queue
 
 	rivals   rivals
 	ipxeSeen sync.Map // MAC to the time of iPXE's last DHCP request
@@ -64,18 +63,20 @@ type Server struct {
 	controller       []byte
 	controllerDigest images.Digest
 
-	modes sync.Map // node's name to modeEntry: what its configuration says
+	strangers strangers
+	modes     sync.Map // node's name to modeEntry: what its configuration says
 
 	listeners
 }
 
 // listeners are the open sockets of the services.
 type listeners struct {
-	http net.Listener
-	nfs  net.Listener
-	tftp *net.UDPConn
-	dhcp []*dhcp.Conn
+	// One for each network that the appliance is on.
+	http []net.Listener
+	nfs  []net.Listener
+	tftp []*net.UDPConn
 
+	dhcp  []*dhcp.Conn
 	admin net.Listener
 }
 
@@ -96,15 +97,20 @@ func (s *Server) Run(ctx context.Context) error {
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.nodes.Run(gctx) })
-	g.Go(func() error { return s.serveHTTP(gctx, s.http, s.httpHandler()) })
+	handler := s.httpHandler()
+	for _, l := range s.http {
+		g.Go(func() error { return s.serveHTTP(gctx, l, handler) })
+	}
 	g.Go(func() error { return s.serveHTTP(gctx, s.admin, s.adminHandler()) })
 	g.Go(func() error { return s.serveTFTP(gctx) })
 	g.Go(func() error { return s.serveNFS(gctx) })
 	if s.Settings.DHCP.Mode != DHCPOff {
 		g.Go(func() error { return s.serveDHCP(gctx) })
-		g.Go(func() error { return s.serveRouterAdvertisements(gctx) })
+		for _, n := range s.local() {
+			g.Go(func() error { return s.serveRouterAdvertisements(gctx, n.iface) })
+		}
 	}
-	s.Log.Info("the appliance is ready", "addr", s.addr, "interface", s.Settings.Network.Interface,
+	s.Log.Info("the appliance is ready", "addr", s.addr(), "interface", s.Settings.Network.Interface,
 		"dhcp", s.Settings.DHCP.Mode, "tftp", s.Settings.TFTP.Port, "http", s.Settings.HTTP.Port, "nfs", s.Settings.NFS.Port)
 	if s.Ready != nil {
 		s.Ready()
@@ -125,7 +131,7 @@ func (s *Server) open(ctx context.Context) error {
 	var errs []error
 	try := func(err error) { errs = append(errs, err) }
 
-	try(s.findAddress())
+	try(s.findNetworks())
 	var err error
 	s.site, err = openSite(s.Settings.ConfigD, s.Log)
 	try(err)
@@ -137,7 +143,7 @@ func (s *Server) open(ctx context.Context) error {
 	try(err)
 	s.grub, err = grub.New()
 	try(err)
-	if s.addr.IsValid() {
+	if len(s.networks) > 0 {
 		try(s.listen(ctx))
 	}
 	if s.nodes != nil { // else another appliance may use this data directory
@@ -145,40 +151,6 @@ func (s *Server) open(ctx context.Context) error {
 		try(err)
 	}
 	return errors.Join(errs...)
-}
-
-// findAddress finds the address to serve on: the one of the settings, or the
-// interface's first IPv4 address.
-func (s *Server) findAddress() error {
-	ifc, err := InterfaceByName(s.Settings.Network.Interface)
-	if err != nil {
-		return err
-	}
-	want := s.Settings.Network.Address
-	for _, p := range ifc.Prefixes {
-		if !want.IsValid() || p.Addr() == want {
-			s.addr, s.subnet = p.Addr(), p.Masked()
-			return s.checkRange()
-		}
-	}
-	if want.IsValid() {
-		return &settingsError{fmt.Errorf("network.address: interface %s does not have the address %s", ifc.Name, want),
-			"it has: " + joinPrefixes(ifc.Prefixes)}
-	}
-	return &settingsError{fmt.Errorf("network.interface: %s has no IPv4 address", ifc.Name),
-		fmt.Sprintf("give it one, for instance: ip addr add 10.77.0.1/24 dev %s", ifc.Name)}
-}
-
-func (s *Server) checkRange() error {
-	r := s.Settings.DHCP.Range
-	if s.Settings.DHCP.Mode != DHCPServer {
-		return nil
-	}
-	if !s.subnet.Contains(r.First) || !s.subnet.Contains(r.Last) {
-		return &settingsError{fmt.Errorf("dhcp.range: %s is not inside the subnet %s of %s", r, s.subnet, s.Settings.Network.Interface),
-			fmt.Sprintf("choose a part of %s", s.subnet)}
-	}
-	return nil
 }
 
 func (s *Server) openStore(ctx context.Context) error {
@@ -197,6 +169,7 @@ func (s *Server) openStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.nodes.Named = func(f nodes.Facts) string { return s.site.recent().NodeOf(identityOf(f)) }
 	if s.logs, err = logs.Open(filepath.Join(s.Settings.Data, LogDir)); err != nil {
 		return err
 	}
@@ -224,27 +197,29 @@ func (s *Server) openController() error {
 	return err
 }
 
+// listen opens the ports on all networks that the appliance is on.
 func (s *Server) listen(ctx context.Context) error {
 	var errs []error
-	var err error
-	var lc net.ListenConfig
-	tcp := func(what string, port int) net.Listener {
-		l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort(s.addr.String(), strconv.Itoa(port)))
-		if err != nil {
-			errs = append(errs, PortError(what, "tcp", port, err))
-			return nil
+	for _, n := range s.local() {
+		tcp := func(what string, port int, to *[]net.Listener) {
+			var lc net.ListenConfig
+			l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort(n.addr.String(), strconv.Itoa(port)))
+			if err != nil {
+				errs = append(errs, PortError(what, "tcp", port, err))
+				return
+			}
+			*to = append(*to, l)
 		}
-		return l
+		tcp("http", s.Settings.HTTP.Port, &s.http)
+		tcp("nfs", s.Settings.NFS.Port, &s.nfs)
+		c, err := tftp.Listen(ctx, netip.AddrPortFrom(n.addr, uint16(s.Settings.TFTP.Port)))
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		s.tftp = append(s.tftp, c)
 	}
-	if l := tcp("http", s.Settings.HTTP.Port); l != nil {
-		s.http = l
-	}
-	if l := tcp("nfs", s.Settings.NFS.Port); l != nil {
-		s.nfs = l
-	}
-	if s.tftp, err = tftp.Listen(ctx, netip.AddrPortFrom(s.addr, uint16(s.Settings.TFTP.Port))); err != nil {
-		errs = append(errs, err)
-	}
+	var err error
 	if s.dhcp, err = s.listenDHCP(ctx); err != nil {
 		errs = append(errs, err)
 	}
@@ -255,13 +230,13 @@ func (s *Server) close() {
 	if s.sync != nil {
 		s.sync.Wait() // packs that are still being made
 	}
-	for _, c := range []io.Closer{s.http, s.nfs, s.admin} {
-		if c != nil {
-			c.Close()
+	for _, l := range slices.Concat(s.http, s.nfs, []net.Listener{s.admin}) {
+		if l != nil {
+			l.Close()
 		}
 	}
-	if s.tftp != nil {
-		s.tftp.Close()
+	for _, c := range s.tftp {
+		c.Close()
 	}
 	for _, c := range s.dhcp {
 		c.Close()
@@ -311,8 +286,9 @@ func (s *Server) published() (map[string][]string, error) {
 	return out, nil
 }
 
-func (s *Server) bootServer() boot.Server {
-	return boot.Server{Addr: s.addr, HTTPPort: s.Settings.HTTP.Port, Has: s.loaders.has}
+// bootServer is the appliance as a machine reaches it at one of its addresses.
+func (s *Server) bootServer(self netip.Addr) boot.Server {
+	return boot.Server{Addr: self, HTTPPort: s.Settings.HTTP.Port, Has: s.loaders.has}
 }
 
 // serveHTTP serves until ctx ends, which ends the requests that wait for something too.

@@ -6,8 +6,10 @@
 package netboot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -51,14 +53,31 @@ type NetworkSettings struct {
 	Address   netip.Addr `toml:"address"` // zero: the interface's first IPv4 address
 }
 
-// DHCPSettings are those of the DHCP server. All but Mode count for DHCPServer only.
+// DHCPSettings are those of DHCP. All but Mode and the interfaces of Subnets count
+// for DHCPServer only.
 type DHCPSettings struct {
-	Mode    DHCPMode     `toml:"mode"`
-	Range   Range        `toml:"range"`
-	Gateway netip.Addr   `toml:"gateway"` // zero: nodes get no default route
-	DNS     []netip.Addr `toml:"dns"`
-	Domain  string       `toml:"domain"`
-	Lease   Duration     `toml:"lease"`
+	Mode DHCPMode `toml:"mode"`
+	PoolSettings
+	Subnets []SubnetSettings `toml:"subnet"`
+}
+
+// PoolSettings are the addresses of a subnet and what goes with them.
+type PoolSettings struct {
+	Range   Range             `toml:"range"`
+	Gateway netip.Addr        `toml:"gateway"` // zero: nodes get no default route
+	DNS     []netip.Addr      `toml:"dns"`
+	Domain  string            `toml:"domain"`
+	NTP     []netip.Addr      `toml:"ntp"`
+	Lease   Duration          `toml:"lease"`
+	Options map[string]string `toml:"options"` // see config.ParseOptions
+}
+
+// SubnetSettings are one more network with nodes: on another interface, or behind
+// a relay. What it leaves out, but for range and gateway, is as in DHCPSettings.
+type SubnetSettings struct {
+	Interface string       `toml:"interface"` // empty: behind a relay
+	Subnet    netip.Prefix `toml:"subnet"`    // zero: that of the interface's first IPv4 address
+	PoolSettings
 }
 
 // PortSettings is the port that a service listens on.
@@ -124,7 +143,7 @@ const (
 func ReadSettings(file string) (Settings, error) {
 	s := Settings{
 		Data: DefaultData, ConfigD: "config.d", Key: "site.key",
-		DHCP: DHCPSettings{Mode: DHCPServer, Lease: Duration(DefaultLease)},
+		DHCP: DHCPSettings{Mode: DHCPServer, PoolSettings: PoolSettings{Lease: Duration(DefaultLease)}},
 		HTTP: PortSettings{DefaultHTTPPort}, TFTP: PortSettings{DefaultTFTPPort}, NFS: PortSettings{DefaultNFSPort},
 		Queue: QueueSettings{DefaultBoots},
 	}
@@ -165,18 +184,87 @@ func (s *Settings) check(doc *config.Doc) []error {
 		bad("queue.boots", "%d is less than none", s.Queue.Boots)
 	}
 	switch s.DHCP.Mode {
-	case DHCPServer:
-		if !s.DHCP.Range.First.IsValid() {
-			bad("dhcp.range", "is missing: mode %q gives addresses and needs a range", s.DHCP.Mode)
-		}
-	case DHCPProxy, DHCPOff:
+	case DHCPServer, DHCPProxy, DHCPOff:
 	default:
 		bad("dhcp.mode", "%q is not one of server, proxy, off", s.DHCP.Mode)
 	}
-	if l := time.Duration(s.DHCP.Lease); l < time.Minute || l > 365*24*time.Hour {
-		bad("dhcp.lease", "%s is not between a minute and a year", l)
+	if s.DHCP.Mode == DHCPServer && !s.DHCP.Range.First.IsValid() {
+		bad("dhcp.range", "is missing: mode %q gives addresses and needs a range", s.DHCP.Mode)
+	}
+	errs = append(errs, s.DHCP.PoolSettings.check(doc, "dhcp.")...)
+	return append(errs, s.checkSubnets(doc)...)
+}
+
+func (p *PoolSettings) check(doc *config.Doc, table string) []error {
+	var errs []error
+	bad := func(key, format string, args ...any) { errs = append(errs, doc.Errorf(table+key, format, args...)) }
+	if l := time.Duration(p.Lease); l < time.Minute || l > 365*24*time.Hour {
+		bad("lease", "%s is not between a minute and a year", l)
+	}
+	if p.Gateway.IsValid() && !p.Gateway.Is4() {
+		bad("gateway", "%s is not an IPv4 address", p.Gateway)
+	}
+	if _, err := config.ParseOptions(p.Options); err != nil {
+		bad("options", "%v", err)
 	}
 	return errs
+}
+
+// checkSubnets checks the further subnets, and fills in what they leave out.
+func (s *Settings) checkSubnets(doc *config.Doc) []error {
+	var errs []error
+	used := map[string]bool{s.Network.Interface: true}
+	for i := range s.DHCP.Subnets {
+		n := &s.DHCP.Subnets[i]
+		bad := func(key, format string, args ...any) {
+			errs = append(errs, doc.Errorf("dhcp.subnet", "number %d: %s", i+1, strings.TrimSpace(key+" "+fmt.Sprintf(format, args...))))
+		}
+		n.inherit(s.DHCP.PoolSettings)
+		switch {
+		case n.Interface == "" && !n.Subnet.IsValid():
+			bad("interface", "is missing; for machines behind a relay, name their subnet")
+		case n.Interface == "" && s.DHCP.Mode == DHCPProxy:
+			bad("interface", "is missing: mode proxy is for networks that have another DHCP server")
+		case used[n.Interface] && n.Interface != "":
+			bad("interface", "%s has a subnet already", n.Interface)
+		}
+		used[n.Interface] = true
+		if n.Subnet.IsValid() {
+			n.Subnet = n.Subnet.Masked()
+			if err := n.checkInside(); err != nil {
+				bad("", "%v", err)
+			}
+		}
+		errs = append(errs, n.PoolSettings.check(doc, "dhcp.subnet.")...)
+	}
+	return errs
+}
+
+func (n *SubnetSettings) inherit(from PoolSettings) {
+	if n.DNS == nil {
+		n.DNS = from.DNS
+	}
+	if n.NTP == nil {
+		n.NTP = from.NTP
+	}
+	n.Domain, n.Lease = cmp.Or(n.Domain, from.Domain), cmp.Or(n.Lease, from.Lease)
+	options := maps.Clone(from.Options)
+	if options == nil {
+		options = map[string]string{}
+	}
+	maps.Copy(options, n.Options)
+	n.Options = options
+}
+
+// checkInside reports addresses that are not of the subnet.
+func (n *SubnetSettings) checkInside() error {
+	switch r := n.Range; {
+	case r.First.IsValid() && (!n.Subnet.Contains(r.First) || !n.Subnet.Contains(r.Last)):
+		return fmt.Errorf("range: %s is not inside the subnet %s", r, n.Subnet)
+	case n.Gateway.IsValid() && !n.Subnet.Contains(n.Gateway):
+		return fmt.Errorf("gateway: %s is not inside the subnet %s", n.Gateway, n.Subnet)
+	}
+	return nil
 }
 
 type settingsError struct {

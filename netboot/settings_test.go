@@ -4,6 +4,7 @@ package netboot_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"slate/netboot"
 	"slate/testbed/golden"
@@ -58,6 +61,14 @@ func TestBadSettingsNameFileLineAndKey(t *testing.T) {
 		{"lease nonsense", goodSettings + "lease = \"long\"\n", "slate.toml:5: dhcp.lease: ", ""},
 		{"no interface", "[dhcp]\nmode = \"off\"\n", "slate.toml: network.interface: is empty", ""},
 		{"IPv6", "[network]\ninterface = \"e\"\naddress = \"fe80::1\"\n[dhcp]\nmode = \"off\"\n", "slate.toml:3: network.address: fe80::1 is not an IPv4", ""},
+		{"option", goodSettings + "[dhcp.options]\n51 = \"60\"\n", "dhcp.options: option 51 cannot be set here: set lease", ""},
+		{"gateway", goodSettings + "gateway = \"fd00::1\"\n", "slate.toml:5: dhcp.gateway: fd00::1 is not an IPv4", ""},
+		{"subnet of nothing", goodSettings + "[[dhcp.subnet]]\nrange = \"10.1.0.1-10.1.0.2\"\n", "slate.toml:5: dhcp.subnet: number 1: interface is missing; for machines behind a relay, name their subnet", ""},
+		{"subnet twice", goodSettings + "[[dhcp.subnet]]\ninterface = \"eth1\"\n", "dhcp.subnet: number 1: interface eth1 has a subnet already", ""},
+		{"range of another subnet", goodSettings + "[[dhcp.subnet]]\nsubnet = \"10.2.0.0/24\"\nrange = \"10.1.0.1-10.1.0.2\"\n", "number 1: range: 10.1.0.1-10.1.0.2 is not inside the subnet 10.2.0.0/24", ""},
+		{"relay of a proxy", "[network]\ninterface = \"e\"\n[dhcp]\nmode = \"proxy\"\n[[dhcp.subnet]]\nsubnet = \"10.2.0.0/24\"\n", "mode proxy is for networks", ""},
+		{"lease of a subnet", goodSettings + "[[dhcp.subnet]]\ninterface = \"eth2\"\nlease = \"1s\"\n", "lease: 1s is not between", ""},
+		{"key of a subnet", goodSettings + "[[dhcp.subnet]]\ninterfacee = \"eth2\"\n", "dhcp.subnet.interfacee: unknown key", "did you mean dhcp.subnet.interface?"},
 		{"grammar", "[network\n", "slate.toml:2: expected", ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -75,6 +86,40 @@ func TestBadSettingsNameFileLineAndKey(t *testing.T) {
 	var h interface{ Hint() string }
 	if !errors.Is(err, os.ErrNotExist) || !errors.As(err, &h) || !strings.Contains(h.Hint(), "slate init") {
 		t.Errorf("missing file: error = %v, want one with the hint slate init", err)
+	}
+}
+
+func TestSubnetsInherit(t *testing.T) {
+	s, err := netboot.ReadSettings(writeSettings(t, goodSettings+`dns = ["10.0.0.1"]
+domain = "lab.example"
+lease = "4h"
+gateway = "10.0.0.1"
+[dhcp.options]
+150 = "10.0.0.9"
+wpad = "a"
+[[dhcp.subnet]]
+interface = "eth2"
+[[dhcp.subnet]]
+subnet = "10.2.0.9/24"
+range = "10.2.0.10-10.2.0.20"
+dns = []
+lease = "1h"
+[dhcp.subnet.options]
+wpad = "b"
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, n := range s.DHCP.Subnets {
+		got = append(got, fmt.Sprintf("%s, %v, %v, %v, %v, %s, %v, %v", n.Interface, n.Subnet, n.Range, n.Gateway, n.DNS, n.Domain, time.Duration(n.Lease), n.Options))
+	}
+	want := []string{
+		"eth2, invalid Prefix, , invalid IP, [10.0.0.1], lab.example, 4h0m0s, map[150:10.0.0.9 wpad:a]",
+		", 10.2.0.0/24, 10.2.0.10-10.2.0.20, invalid IP, [], lab.example, 1h0m0s, map[150:10.0.0.9 wpad:b]",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("subnets (-want +got):\n%s", diff)
 	}
 }
 

@@ -105,7 +105,7 @@ func PlanSettings(f SetupFacts) (s Settings, why []string, err error) {
 		return s, nil, err
 	}
 	prefix := ifc.Prefixes[0]
-	s = Settings{Network: NetworkSettings{ifc.Name, prefix.Addr()}, DHCP: DHCPSettings{Mode: f.Mode, Lease: Duration(DefaultLease)}}
+	s = Settings{Network: NetworkSettings{ifc.Name, prefix.Addr()}, DHCP: DHCPSettings{Mode: f.Mode, PoolSettings: PoolSettings{Lease: Duration(DefaultLease)}}}
 	why = append(why, fmt.Sprintf("The nodes are on %s, where this machine is %s.", ifc.Name, prefix))
 	if len(f.Rivals) == 0 {
 		why = append(why, "No other DHCP server answered there.")

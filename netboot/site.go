@@ -41,6 +41,20 @@ func openSite(dir string, log *slog.Logger) (*site, error) {
 	return s, err
 }
 
+// recentTime is how old the last look may be for those who ask with each packet.
+const recentTime = time.Second
+
+// recent is current without a look at the files if there was one just now.
+func (s *site) recent() *config.Site {
+	s.mu.Lock()
+	good, looked := s.good, s.looked
+	s.mu.Unlock()
+	if time.Since(looked) < recentTime {
+		return good
+	}
+	return s.current()
+}
+
 func (s *site) current() *config.Site {
 	s.mu.Lock()
 	defer s.mu.Unlock()

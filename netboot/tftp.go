@@ -6,6 +6,8 @@ import (
 	"context"
 	"fmt"
 
+	"golang.org/x/sync/errgroup"
+
 	"slate/netboot/api"
 	"slate/netboot/nodes"
 	"slate/tftp"
@@ -13,7 +15,11 @@ import (
 
 func (s *Server) serveTFTP(ctx context.Context) error {
 	srv := &tftp.Server{Open: s.openTFTP, Events: s.tftpEvent, Log: s.Log}
-	return srv.Serve(ctx, s.tftp)
+	g, ctx := errgroup.WithContext(ctx)
+	for _, c := range s.tftp {
+		g.Go(func() error { return srv.Serve(ctx, c) })
+	}
+	return g.Wait()
 }
 
 // tftpEvent puts the loader's download into the timeline of the machine that

@@ -5,6 +5,7 @@ package config_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -36,6 +37,7 @@ func TestExamplesAreTheDefaults(t *testing.T) {
 	got, want := example.Node("x"), empty.Node("x")
 	diff := cmp.Diff([]any{want.Boot, want.Etc, want.Servers, want.Tmpfs}, []any{got.Boot, got.Etc, got.Servers, got.Tmpfs}, cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(config.File{}))
 	diff += cmp.Diff([]any{want.Overlays, want.Fstab, want.Cfstab, want.Network, want.Services}, []any{got.Overlays, got.Fstab, got.Cfstab, got.Network, got.Services}, cmpopts.EquateEmpty())
+	diff += cmp.Diff(want.DHCP, got.DHCP, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}))
 	if diff != "" {
 		t.Errorf("the examples differ from the defaults (-default +example):\n%s", diff)
 	}
@@ -207,7 +209,7 @@ func TestNodeName(t *testing.T) {
 }
 
 func FuzzLoad(f *testing.F) {
-	for _, name := range []string{"system/boot.conf", "controller/tmpfs.conf", serverFile} {
+	for _, name := range []string{"system/boot.conf", "system/dhcp.conf", "controller/tmpfs.conf", serverFile} {
 		data, err := os.ReadFile("examples/" + name)
 		if err != nil {
 			f.Fatal(err)
@@ -216,7 +218,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Add([]byte("a = \"\"\"\nb = 1\n\"\"\"\n[x.\"y\"]\nz=1"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, name := range []string{"system/boot.conf", "controller/tmpfs.conf", serverFile} {
+		for _, name := range []string{"system/boot.conf", "system/dhcp.conf", "controller/tmpfs.conf", serverFile} {
 			s, err := config.Load(fstest.MapFS{name: &fstest.MapFile{Data: data}})
 			if err == nil {
 				s.Node("n").Explain()

@@ -21,6 +21,7 @@ type Node struct {
 	Etc     Etc
 	Servers ServerInfo
 	Tmpfs   Tmpfs
+	DHCP    DHCP
 
 	Overlays Overlays
 	Fstab    Fstab
@@ -49,6 +50,7 @@ func (n *Node) parts() []part {
 		{cfstabFile, &n.Cfstab, n.Cfstab.check},
 		{servicesFile, &n.Services, n.Services.check},
 		{bootFile, &n.Boot, n.Boot.check},
+		{dhcpFile, &n.DHCP, n.DHCP.check},
 		{etcFile, &n.Etc, n.Etc.check},
 		{fstabFile, &n.Fstab, n.Fstab.check},
 		{networkFile, &n.Network, n.Network.check},
@@ -57,7 +59,7 @@ func (n *Node) parts() []part {
 }
 
 func defaultNode() *Node {
-	return &Node{Boot: defaultBoot(), Etc: defaultEtc(), Servers: defaultServerInfo(), Tmpfs: defaultTmpfs(),
+	return &Node{Boot: defaultBoot(), Etc: defaultEtc(), Servers: defaultServerInfo(), Tmpfs: defaultTmpfs(), DHCP: defaultDHCP(),
 		Overlays: defaultOverlays(), Network: defaultNetwork(), Services: defaultServices(),
 		Drives: defaultDrives(), Btrfs: defaultBtrfs(), origins: map[string]string{}}
 }
@@ -66,6 +68,7 @@ func defaultNode() *Node {
 type Site struct {
 	files   map[string][]byte // path below config.d to content
 	sources map[string][]byte // the same of what etc.conf puts into /etc
+	ids     identities
 }
 
 // Load reads a config.d and checks all of it: every file, the defaults merged
@@ -118,7 +121,10 @@ func (s *Site) check(errs []error) error {
 			errs = append(errs, err)
 		}
 	}
-	return errors.Join(dedup(errs)...)
+	if err := errors.Join(dedup(errs)...); err != nil {
+		return err
+	}
+	return s.identify()
 }
 
 // Nodes lists the nodes that have files of their own.

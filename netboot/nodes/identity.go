@@ -19,6 +19,7 @@ type Facts struct {
 	Product  string
 	Firmware string // as the boot decision names it, e.g. "BIOS"
 	Address  string // its IPv4 address
+	ClientID string // DHCP's, in hex; only Named looks at it
 }
 
 // Find finds the machine without taking note of anything.
@@ -31,7 +32,7 @@ func (r *Registry) Find(f Facts) (n api.Node, ok bool) {
 	return api.Node{}, false
 }
 
-// Seen finds the machine by its MAC address, else by its UUID, else by its serial
+// Seen finds the machine by what the admin says, else by its MAC address, else by its UUID, else by its serial
 // number, creates it at first sight, and notes what is new. It returns a copy; ok is false if there is
 // no room for one more node.
 func (r *Registry) Seen(f Facts) (n api.Node, ok bool) {
@@ -46,15 +47,20 @@ func (r *Registry) Seen(f Facts) (n api.Node, ok bool) {
 
 func (r *Registry) seen(f Facts) *api.Node {
 	f.MAC = strings.ToLower(f.MAC)
+	name := r.named(f)
 	node := r.find(f)
-	if node == nil {
+	switch {
+	case node != nil && name != "" && node.Name != name:
+		r.rename(node, name)
+	case node == nil:
 		if len(r.byName) >= maxNodes {
 			r.log.Error("too many nodes: this one is not taken in", "mac", f.MAC, "limit", maxNodes)
 			return nil
 		}
-		node = &api.Node{Name: r.freeName(f)}
+		node = &api.Node{Name: cmp.Or(name, r.freeName(f))}
 		r.log.Info("new node", "node", node.Name, "mac", f.MAC)
 	}
+	r.takeCard(node, f.MAC)
 	r.unindex(node)
 	if f.MAC != "" && !slices.Contains(node.MACs, f.MAC) {
 		if len(node.MACs) >= maxMACs { // the one that was new most recently is the likeliest to come again
@@ -77,10 +83,42 @@ func (r *Registry) seen(f Facts) *api.Node {
 	return node
 }
 
-// find looks for the machine. A UUID or serial number counts only if one node
+// named is the node that the admin says the machine is; "" if nothing is said.
+func (r *Registry) named(f Facts) string {
+	if r.Named == nil {
+		return ""
+	}
+	return r.Named(f)
+}
+
+// rename gives a node the name that the admin has chosen since it was first seen.
+func (r *Registry) rename(n *api.Node, name string) {
+	r.log.Info("node has a new name", "node", name, "before", n.Name)
+	delete(r.byName, n.Name)
+	r.dirty[n.Name] = true
+	n.Name = name
+}
+
+// takeCard takes a network card away from the node that had it so far.
+func (r *Registry) takeCard(to *api.Node, mac string) {
+	old := r.byMAC[mac]
+	if old == nil || old == to {
+		return
+	}
+	r.unindex(old)
+	old.MACs = slices.DeleteFunc(old.MACs, func(m string) bool { return m == mac })
+	r.index(old)
+	r.dirty[old.Name] = true
+}
+
+// find looks for the machine: the node that the admin says it is, or the one it was
+// last time. A UUID or serial number counts only if one node
 // alone has it and nothing else speaks against that node: makers of boards give
 // whole series the same ones.
 func (r *Registry) find(f Facts) *api.Node {
+	if n := r.byName[r.named(f)]; n != nil {
+		return n
+	}
 	if n := r.byMAC[strings.ToLower(f.MAC)]; n != nil {
 		return n
 	}

@@ -40,6 +40,10 @@ const (
 // Registry is the set of known nodes. It is safe for concurrent use. Make one
 // with Open.
 type Registry struct {
+	// Named is the node that the admin says a machine is; "" if nothing is said of
+	// it. Nil: of none. It is called often, with the registry locked.
+	Named func(Facts) string
+
 	store state.Store
 	log   *slog.Logger
 	name  func(mac, serial string) string

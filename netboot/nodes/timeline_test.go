@@ -196,3 +196,38 @@ func TestBoundsHold(t *testing.T) {
 		}
 	}
 }
+
+// The admin says who a machine is: it takes that name, with its history, or that
+// of the machine it replaces.
+func TestNamedByTheAdmin(t *testing.T) {
+	file := t.TempDir() + "/state"
+	r := open(t, file)
+	said := map[string]string{}
+	r.Named = func(f Facts) string { return said[f.MAC] }
+
+	r.Firmware(Facts{MAC: mac1}, api.Event{Step: api.StepDHCP, State: api.StateDone})
+	said[mac1] = "pc1"
+	if n, ok := r.Find(Facts{MAC: mac1}); !ok || n.Name != "node-000001" {
+		t.Errorf("Find before it is seen again = %q", n.Name)
+	}
+	if n, _ := r.Seen(Facts{MAC: mac1}); n.Name != "pc1" || len(n.Boots) != 1 {
+		t.Errorf("seen again it is %q with %d boots, want pc1 with its boot", n.Name, len(n.Boots))
+	}
+	if err := r.flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+
+	// Another machine takes its place.
+	r.Seen(Facts{MAC: mac2})
+	said[mac2] = "pc1"
+	if n, _ := r.Seen(Facts{MAC: mac2}); n.Name != "pc1" || !slices.Equal(n.MACs, []string{mac1, mac2}) {
+		t.Errorf("the new machine is %+v, want pc1 with both cards", n)
+	}
+	if n := get(t, r, "node-000002"); len(n.MACs) != 0 {
+		t.Errorf("the node it was has the cards %q, want none", n.MACs)
+	}
+	said[mac1] = "old"
+	if n, _ := r.Seen(Facts{MAC: mac1}); n.Name != "old" {
+		t.Errorf("the first machine is %q, want old", n.Name)
+	}
+}
