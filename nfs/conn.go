@@ -49,6 +49,7 @@ type conn struct {
 	lastCall atomic.Int64         // when the last whole call had come
 	partial  atomic.Int64         // since when a call has come in part only; 0: none has
 	waiting  atomic.Int32         // calls in slow
+	holds    atomic.Int32         // slots taken of those that all connections share
 	blocked  atomic.Int64         // since when the client takes nothing; 0: it does
 }
 
@@ -156,19 +157,23 @@ func (c *conn) note(called, pending bool) {
 // onReadable takes buffers only when there is something to put into them, so
 // that ten thousand connections without work cost little.
 func (c *conn) onReadable(fd uintptr) bool {
-	if c.bufs == nil {
-		if c.readErr = c.getBuffers(); c.readErr != nil {
-			return true
-		}
+	if c.readErr = c.getBuffers(); c.readErr != nil {
+		return true
+	}
+	free := c.in.Free()
+	if ahead := smallIn - c.in.Pending(); ahead > 0 {
+		free = free[:ahead] // what lies here unanswered can be kept in little memory
 	}
 	for {
-		n, errno := receiveNowait(int(fd), c.in.Free())
+		n, errno := receiveNowait(int(fd), free)
 		switch {
 		case errno == syscall.EINTR:
 			continue
 		case errno == syscall.EAGAIN:
 			if c.in.Pending() == 0 {
 				c.putBuffers()
+			} else {
+				c.shrink()
 			}
 			return false
 		case errno != 0:
@@ -181,32 +186,47 @@ func (c *conn) onReadable(fd uintptr) bool {
 	}
 }
 
+// getBuffers sees to it that there are buffers to work with. The output must be empty.
 func (c *conn) getBuffers() error {
+	if c.bufs != nil {
+		return nil
+	}
 	if err := c.s.work.take(c.ctx); err != nil {
 		return err
 	}
+	c.holds.Add(1)
 	c.bufs = c.s.pools.getWork()
-	c.in.Use(c.bufs.in[:])
+	c.in.Move(c.bufs.in[:])
 	c.out.use(c.bufs.out[:])
+	c.putSmall()
 	return nil
 }
 
 func (c *conn) putBuffers() {
-	if c.bufs != nil {
-		c.s.pools.work.Put(c.bufs)
-		c.bufs = nil
-		c.s.work.give()
-	}
-	if c.small != nil {
-		c.s.pools.small.Put(c.small)
-		c.small = nil
-	}
+	c.putWork()
+	c.putSmall()
 	c.in.Use(nil)
 	c.out.use(nil)
 }
 
+func (c *conn) putWork() {
+	if c.bufs != nil {
+		c.s.pools.work.Put(c.bufs)
+		c.bufs = nil
+		c.holds.Add(-1)
+		c.s.work.give()
+	}
+}
+
+func (c *conn) putSmall() {
+	if c.small != nil {
+		c.s.pools.small.Put(c.small)
+		c.small = nil
+	}
+}
+
 // shrink changes to small buffers, because the client may take long. What does
-// not fit stays where it is, and counts.
+// not fit stays where it is, and counts. getBuffers undoes it.
 func (c *conn) shrink() {
 	if c.bufs == nil || c.in.Pending() > smallIn || len(c.out.buf)-c.out.pos > smallOu {
 		return
@@ -214,25 +234,7 @@ func (c *conn) shrink() {
 	c.small = c.s.pools.getSmall()
 	c.in.Move(c.small.in[:])
 	c.out.move(c.small.out[:])
-	c.s.pools.work.Put(c.bufs)
-	c.bufs = nil
-	c.s.work.give()
-}
-
-// regrow undoes shrink. The output must be empty.
-func (c *conn) regrow() error {
-	if c.small == nil {
-		return nil
-	}
-	if err := c.s.work.take(c.ctx); err != nil {
-		return err
-	}
-	c.bufs = c.s.pools.getWork()
-	c.in.Move(c.bufs.in[:])
-	c.out.use(c.bufs.out[:])
-	c.s.pools.small.Put(c.small)
-	c.small = nil
-	return nil
+	c.putWork()
 }
 
 // flush sends the answers collected so far. It waits for a client that does
@@ -250,7 +252,7 @@ func (c *conn) flush() error {
 	if err != nil {
 		return err
 	}
-	if err := c.regrow(); err != nil {
+	if err := c.getBuffers(); err != nil {
 		return err
 	}
 	c.out.use(c.bufs.out[:])
@@ -328,10 +330,11 @@ func (c *conn) later(record []byte) error {
 		if err := limit.take(c.ctx); err != nil {
 			return err
 		}
-		if err := c.regrow(); err != nil {
+		if err := c.getBuffers(); err != nil {
 			return err
 		}
 	}
+	c.holds.Add(1)
 	c.waiting.Add(1)
 	c.slow.Go(func() {
 		defer c.slots.give()
@@ -354,6 +357,7 @@ func (c *conn) answerLater(record []byte) error {
 	q.answer()
 	done := func() {
 		c.s.pools.work.Put(bufs)
+		c.holds.Add(-1)
 		c.s.slow.give()
 	}
 	if len(out.buf) <= smallOu {

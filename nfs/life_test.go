@@ -291,6 +291,57 @@ func TestSlowReadersLeaveRoom(t *testing.T) {
 	}
 }
 
+// Nor must those that leave calls half sent, or ask for much more than they take:
+// what they have sent is kept in little memory.
+func TestIdlersLeaveRoom(t *testing.T) {
+	s := makeSite(t, manyFiles)
+	for _, tc := range []struct {
+		name string
+		slow time.Duration
+		send func(c *client, root []byte) []byte
+	}{
+		{"half a call", time.Hour, func(c *client, root []byte) []byte {
+			return c.message(progNFS, 3, nfsLookup, root, "usr")[:30]
+		}},
+		{"half of a second call", time.Hour, func(c *client, root []byte) []byte {
+			return append(c.message(progNFS, 3, nfsGetattr, root), c.message(progNFS, 3, nfsLookup, root, "usr")[:30]...)
+		}},
+		{"many calls", time.Hour, func(c *client, root []byte) (b []byte) {
+			big := c.lookup(root, "var", "big")
+			for len(b) < 200<<10 {
+				b = append(b, c.message(progNFS, 3, nfsRead, big, uint64(0), 1<<20)...)
+			}
+			return b
+		}},
+		// What does not fit gives way soon, as others wait for it.
+		{"half a large call", 4 * time.Second, func(c *client, root []byte) []byte {
+			return c.message(progNFS, 3, nfsWrite, root, uint64(0), 32<<10, 0, make([]byte, 32<<10))[:20<<10]
+		}},
+		{"many large listings", 4 * time.Second, func(c *client, root []byte) (b []byte) {
+			many := c.lookup(root, "many")
+			for range 400 {
+				b = append(b, c.message(progNFS, 3, nfsReaddirplus, many, uint64(0), uint64(0), 64<<10, 64<<10)...)
+			}
+			return b
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			addr, _ := start(t, &nfs.Server{Exports: s, Blobs: s, ReplyMemory: 1 << 20, SlowTimeout: tc.slow})
+			for range 20 {
+				idler := dial(t, addr)
+				idler.nc.(*net.TCPConn).SetReadBuffer(4096)
+				b := tc.send(idler, idler.mount("/demo/1"))
+				go idler.nc.Write(b) // all of it may never be taken
+			}
+			c := dial(t, addr)
+			c.nc.SetDeadline(time.Now().Add(20 * time.Second))
+			if got := c.read(c.lookup(c.mount("/demo/1"), "var", "big"), 1<<20); !bytes.Equal(got, content("var/big")) {
+				t.Error("wrong data")
+			}
+		})
+	}
+}
+
 func TestFewDescriptors(t *testing.T) {
 	s := newSite(t)
 	addr, _ := start(t, &nfs.Server{Exports: s, Blobs: s, MaxFiles: 2})

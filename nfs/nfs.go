@@ -100,7 +100,10 @@ type Server struct {
 	MaxFiles    int           // blobs kept open; 0: 4096
 	ReplyMemory int64         // bytes for calls being answered, of all clients; 0: 64 MiB, at least 1 MiB
 	IdleTimeout time.Duration // a connection without calls is closed; 0: 10 minutes
-	SlowTimeout time.Duration // so is one that takes no reply, or leaves a call half sent; 0: 1 minute
+	// A connection is closed too that takes no reply or leaves a call half sent
+	// for so long, or for a tenth of it while ReplyMemory is used up and it has
+	// part of it; 0: 1 minute.
+	SlowTimeout time.Duration
 
 	once   sync.Once
 	log    *slog.Logger

@@ -147,8 +147,14 @@ func (s *Server) watch(ctx context.Context) {
 		}
 		now := int64(time.Since(s.epoch)) + 1
 		s.clock.Store(now)
+		slow := s.SlowTimeout
+		scarce := s.work.full() || s.slow.full()
 		s.closeConns(func(c *conn) bool {
-			why := c.overdue(now)
+			limit := slow
+			if scarce && c.holds.Load() > 0 {
+				limit = slow / 10
+			}
+			why := c.overdue(now, limit)
 			if why != "" {
 				s.log.Debug("connection closed", "addr", c.remote, "why", why)
 			}
@@ -157,11 +163,12 @@ func (s *Server) watch(ctx context.Context) {
 	}
 }
 
-// overdue says why a connection has to be closed, if it has.
-func (c *conn) overdue(now int64) string {
+// overdue says why a connection has to be closed, if it has. A client that is slow
+// has the time slow: less if others wait for what it keeps.
+func (c *conn) overdue(now int64, slow time.Duration) string {
 	longer := func(since int64, limit time.Duration) bool { return time.Duration(now-since) > limit }
 	if since := c.blocked.Load(); since != 0 {
-		if longer(since, c.s.SlowTimeout) {
+		if longer(since, slow) {
 			return "the client takes no reply"
 		}
 		return ""
@@ -169,7 +176,7 @@ func (c *conn) overdue(now int64) string {
 	if c.waiting.Load() > 0 {
 		return "" // for us
 	}
-	if since := c.partial.Load(); since != 0 && longer(since, c.s.SlowTimeout) {
+	if since := c.partial.Load(); since != 0 && longer(since, slow) {
 		return "a call was left half sent"
 	}
 	if longer(c.lastCall.Load(), c.s.IdleTimeout) {

@@ -31,3 +31,5 @@ func (s slots) take(ctx context.Context) error {
 }
 
 func (s slots) give() { <-s }
+
+func (s slots) full() bool { return len(s) == cap(s) }
