@@ -18,7 +18,6 @@ package nfsbench
 import (
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path"
 	"path/filepath"
@@ -26,8 +25,6 @@ import (
 	"runtime/pprof"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -80,16 +77,19 @@ const bigSize = 256 << 20
 // target is a server with what the load needs to know about its handles.
 type target struct {
 	*server
-	root    []byte
-	big     []byte
-	handles map[string][]byte // by path; "." is the root
-	boot    []call
-	mix     []call
+	rootPath string
+	root     []byte
+	big      []byte
+	handles  map[string][]byte // by path; "." is the root
+	boot     []call
+	mix      []call
+	idle     int64 // memory before any load
 }
 
 func (tg *target) prepare(t testing.TB, rootPath, bigPath, boot, mix string) {
 	t.Helper()
 	start := time.Now()
+	tg.rootPath = rootPath
 	var err error
 	if tg.root, err = mount(tg.mount, rootPath); err != nil {
 		t.Fatalf("%s: %v", tg.name, err)
@@ -115,6 +115,7 @@ func (tg *target) prepare(t testing.TB, rootPath, bigPath, boot, mix string) {
 	t.Logf("%s: mounted and walked for the first time, %d objects, in %v", tg.name, len(tg.handles), time.Since(start).Round(time.Millisecond))
 	tg.boot = tg.load(t, boot)
 	tg.mix = tg.load(t, mix)
+	tg.idle, _ = tg.rss()
 }
 
 func (tg *target) load(t testing.TB, trace string) []call {
@@ -156,171 +157,14 @@ type outcome struct {
 	p50, p99 time.Duration
 }
 
-// cell is one load.
-type cell struct {
-	name string
-	unit string // MB, op, boot, walk
-	run  func(*target) (result, float64, error)
-}
-
-// parallel runs one load on several connections.
-func parallel(addr string, conns, depth int, next func(conn int) source) (total result, err error) {
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for i := range conns {
-		wg.Go(func() {
-			r, e := run(addr, depth, next(i))
-			mu.Lock()
-			defer mu.Unlock()
-			total.add(r)
-			if e != nil {
-				err = e
-			}
-		})
-	}
-	wg.Wait()
-	return total, err
-}
-
-// reads is READ for a time, from one place on or from anywhere in the file.
-func reads(size, depth, conns int, random bool) cell {
-	kind := "seq"
-	if random {
-		kind = "random"
-	}
-	unit := "MB"
-	if size <= 4096 {
-		unit = "op"
-	}
-	return cell{fmt.Sprintf("READ %d KiB %s depth=%d conns=%d", size>>10, kind, depth, conns), unit, func(tg *target) (result, float64, error) {
-		var stop atomic.Bool
-		timer := time.AfterFunc(*duration, func() { stop.Store(true) })
-		defer timer.Stop()
-		r, err := parallel(tg.nfs, conns, depth, func(conn int) source {
-			rnd := rand.New(rand.NewPCG(uint64(conn), 7))
-			at := int64(conn) * (bigSize / 64)
-			c := readCall(tg.big, 0, uint32(size))
-			off := len(c) - 12
-			return func() call {
-				if stop.Load() {
-					return nil
-				}
-				if random {
-					at = rnd.Int64N(bigSize/int64(size)) * int64(size)
-				}
-				for i := range 8 {
-					c[off+i] = byte(at >> (56 - 8*i))
-				}
-				at = (at + int64(size)) % bigSize
-				return c
-			}
-		})
-		if unit == "MB" {
-			return r, float64(r.bytes) / 1e6, err
-		}
-		return r, float64(r.ops), err
-	}}
-}
-
-// walks reads a tree, one call at a time on each of conns connections.
-func walks(plus bool, top string, conns, times int) cell {
-	name := "READDIRPLUS walk"
-	if !plus {
-		name = "READDIR+LOOKUP+GETATTR walk"
-	}
-	return cell{fmt.Sprintf("%s of %s conns=%d", name, top, conns), "walk", func(tg *target) (total result, units float64, err error) {
-		for range times {
-			r, err := walk(tg, plus, tg.handles[top], conns)
-			if err != nil {
-				return r, 0, err
-			}
-			total.add(r)
-		}
-		return total, float64(times), nil
-	}}
-}
-
-func walk(tg *target, plus bool, top []byte, conns int) (total result, err error) {
-	queue := make(chan []byte, 1<<16)
-	queue <- top
-	var left atomic.Int64
-	left.Store(1)
-	var mu sync.Mutex
-	var wg sync.WaitGroup
-	for range conns {
-		wg.Go(func() {
-			s, e := open(tg.nfs)
-			if e == nil {
-				defer s.nc.Close()
-				for dir := range queue {
-					var entries []entry
-					if plus {
-						entries, e = s.listPlus(dir)
-					} else {
-						entries, e = s.listPlain(dir)
-					}
-					for _, x := range entries {
-						if x.dir {
-							left.Add(1)
-							queue <- x.fh
-						}
-					}
-					if left.Add(-1) == 0 || e != nil {
-						close(queue)
-						break
-					}
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			if e != nil {
-				err = e
-			} else {
-				total.add(result{ops: s.ops, latencies: s.lat})
-			}
-		})
-	}
-	wg.Wait()
-	return total, err
-}
-
-// boots replays the trace for a number of clients, four calls in flight each.
-func boots(clients, times int, mixed bool) cell {
-	name := "boot replay"
-	if mixed {
-		name = "default options mix"
-	}
-	return cell{fmt.Sprintf("%s clients=%d", name, clients), "boot", func(tg *target) (result, float64, error) {
-		calls := tg.boot
-		if mixed {
-			calls = tg.mix
-		}
-		r, err := parallel(tg.nfs, clients, 4, func(int) source {
-			i := 0
-			return func() call {
-				if i == len(calls)*times {
-					return nil
-				}
-				i++
-				return calls[(i-1)%len(calls)]
-			}
-		})
-		return r, float64(clients * times), err
-	}}
-}
-
-var cells = []cell{
-	boots(1, 8, false), boots(8, 4, false), boots(64, 2, false), boots(1, 4, true), boots(8, 2, true), boots(64, 1, true),
-	reads(1<<20, 1, 1, false), reads(1<<20, 8, 1, false), reads(1<<20, 32, 1, false),
-	reads(1<<20, 8, 4, false), reads(1<<20, 8, 16, false), reads(1<<20, 8, 64, false),
-	reads(16<<10, 8, 4, false), reads(32<<10, 8, 4, false), reads(64<<10, 8, 4, false), reads(128<<10, 1, 1, false), reads(128<<10, 8, 4, false), reads(128<<10, 32, 16, false),
-	reads(4096, 1, 1, true), reads(4096, 8, 4, true), reads(4096, 32, 1, true), reads(4096, 32, 4, true), reads(4096, 8, 64, true),
-	walks(true, ".", 1, 2), walks(true, ".", 16, 4), walks(false, "etc", 1, 5), walks(false, "etc", 16, 10), walks(false, ".", 1, 1),
-}
-
 // measure runs a cell once.
 func measure(t testing.TB, tg *target, c cell) outcome {
 	t.Helper()
+	if c.cold && tg.again != nil {
+		fresh, stop := tg.again(t)
+		defer stop()
+		tg = &target{server: fresh, rootPath: tg.rootPath}
+	}
 	tg.resetPeak()
 	before, start := tg.cpu(t), time.Now()
 	r, units, err := c.run(tg)
@@ -352,20 +196,41 @@ func setPlainTCP(t testing.TB) {
 	t.Logf("congestion control: %s", strings.TrimSpace(string(now)))
 }
 
-func median(all []outcome, f func(outcome) float64) float64 {
-	v := make([]float64, len(all))
-	for i, o := range all {
-		v[i] = f(o)
+// summary is what the rounds of a cell gave: medians, and the sum of errors.
+type summary struct {
+	speed, cost float64 // units per second, seconds of CPU per unit
+	p50, p99    float64 // milliseconds
+	most        float64 // bytes of memory
+	errors      int64
+}
+
+func summarize(all []outcome) summary {
+	median := func(f func(outcome) float64) float64 {
+		v := make([]float64, len(all))
+		for i, o := range all {
+			v[i] = f(o)
+		}
+		slices.Sort(v)
+		return v[len(v)/2]
 	}
-	slices.Sort(v)
-	return v[len(v)/2]
+	s := summary{
+		speed: median(func(o outcome) float64 { return o.units / o.seconds }),
+		cost:  median(func(o outcome) float64 { return o.cpu.Seconds() / o.units }),
+		p50:   median(func(o outcome) float64 { return o.p50.Seconds() * 1e3 }),
+		p99:   median(func(o outcome) float64 { return o.p99.Seconds() * 1e3 }),
+		most:  median(func(o outcome) float64 { return float64(o.rss) }),
+	}
+	for _, o := range all {
+		s.errors += o.errors
+	}
+	return s
 }
 
 func TestBench(t *testing.T) {
 	if !*bench {
 		t.Skip("measures for minutes; run it with -nfsbench")
 	}
-	re := regexp.MustCompile(*cellsRE)
+	chosen := chooseCells(t)
 	if !*alone {
 		labtest.NeedRoot(t)
 		labtest.Need(t, "ganesha.nfsd", "rpcbind")
@@ -374,10 +239,8 @@ func TestBench(t *testing.T) {
 	targets := startTargets(t)
 	var table strings.Builder
 	table.WriteString("| load | server | units/s | CPU per unit | op p50 ms | op p99 ms | most memory MB | errors | speed ratio | CPU ratio |\n|---|---|---|---|---|---|---|---|---|---|\n")
-	for _, c := range cells {
-		if !re.MatchString(c.name) {
-			continue
-		}
+	res := results{}
+	for _, c := range chosen {
 		got := make([][]outcome, len(targets))
 		for round := range *rounds {
 			for i := range targets {
@@ -385,33 +248,50 @@ func TestBench(t *testing.T) {
 				got[k] = append(got[k], measure(t, targets[k], c))
 			}
 		}
-		row(&table, c, targets, got)
+		res[c.name] = map[string]summary{}
+		for i, tg := range targets {
+			res[c.name][tg.name] = summarize(got[i])
+		}
+		rows(&table, c, targets, res[c.name])
 	}
 	t.Logf("medians of %d rounds\n%s", *rounds, table.String())
+	if !*alone {
+		t.Logf("what is asked, as far as these cells tell\n%s", verdicts(res, targets[0].idle))
+	}
 }
 
-// row writes the lines of one cell; the last target is what is compared to.
-func row(w *strings.Builder, c cell, targets []*target, got [][]outcome) {
-	speed := func(o outcome) float64 { return o.units / o.seconds }
-	cost := func(o outcome) float64 { return o.cpu.Seconds() / o.units }
-	base := got[len(got)-1]
-	for i, tg := range targets {
-		var errs int64
-		for _, o := range got[i] {
-			errs += o.errors
+// chooseCells returns the cells that -cells names.
+func chooseCells(t testing.TB) (chosen []cell) {
+	re, err := regexp.Compile(*cellsRE)
+	if err != nil {
+		t.Fatalf("-cells: %v", err)
+	}
+	var names []string
+	for _, c := range cells() {
+		names = append(names, c.name)
+		if re.MatchString(c.name) {
+			chosen = append(chosen, c)
 		}
-		perUnit := fmt.Sprintf("%.1f µs/%s", median(got[i], cost)*1e6, c.unit)
+	}
+	if chosen == nil {
+		t.Fatalf("-cells %q matches none of:\n%s", *cellsRE, strings.Join(names, "\n"))
+	}
+	return chosen
+}
+
+// rows writes the lines of one cell; the last target is what is compared to.
+func rows(w *strings.Builder, c cell, targets []*target, got map[string]summary) {
+	base := got[targets[len(targets)-1].name]
+	for _, tg := range targets {
+		s := got[tg.name]
+		perUnit := fmt.Sprintf("%.1f µs/%s", s.cost*1e6, c.unit)
 		if c.unit == "MB" {
-			perUnit = fmt.Sprintf("%.3f s/GB", median(got[i], cost)*1e3)
+			perUnit = fmt.Sprintf("%.3f s/GB", s.cost*1e3)
 		} else if c.unit != "op" {
-			perUnit = fmt.Sprintf("%.1f ms/%s", median(got[i], cost)*1e3, c.unit)
+			perUnit = fmt.Sprintf("%.1f ms/%s", s.cost*1e3, c.unit)
 		}
 		fmt.Fprintf(w, "| %s | %s | %.4g %s/s | %s | %.3f | %.3f | %.0f | %d | %.2f | %.2f |\n", c.name, tg.name,
-			median(got[i], speed), c.unit, perUnit,
-			median(got[i], func(o outcome) float64 { return o.p50.Seconds() * 1e3 }),
-			median(got[i], func(o outcome) float64 { return o.p99.Seconds() * 1e3 }),
-			median(got[i], func(o outcome) float64 { return float64(o.rss) / 1e6 }), errs,
-			median(got[i], speed)/median(base, speed), median(got[i], cost)/median(base, cost))
+			s.speed, c.unit, perUnit, s.p50, s.p99, s.most/1e6, s.errors, s.speed/base.speed, s.cost/base.cost)
 	}
 }
 
@@ -428,13 +308,12 @@ func startTargets(t testing.TB) []*target {
 	warm(t, bigDir)
 
 	os.Setenv(profileEnv, *profile)
-	slate := &target{server: startSlate(t, fmt.Sprintf("/root/1=%s,/big/1=%s", dir, bigDir))}
+	exports := fmt.Sprintf("/root/1=%s,/big/1=%s", dir, bigDir)
+	slate := &target{server: startSlate(t, exports)}
 	slate.prepare(t, "/root/1", "/big/1", boot, mix)
 	targets := []*target{slate}
 	if *withGo {
-		exports := fmt.Sprintf("/root/1=%s,/big/1=%s", dir, bigDir)
-		plain := &target{server: startSlate(t, exports, goEnv+"=1", profileEnv+"=")}
-		plain.name = "go-nfs"
+		plain := &target{server: startSelf(t, "go-nfs", goEnv+"=1", profileEnv+"=", serveEnv+"="+exports)}
 		plain.prepare(t, "/root/1", "/big/1", boot, mix)
 		targets = append(targets, plain)
 	}

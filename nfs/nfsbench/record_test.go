@@ -3,7 +3,6 @@
 package nfsbench
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"flag"
@@ -13,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -37,18 +35,13 @@ func TestRecord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := os.Create(*record)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	trace := bufio.NewWriter(out)
+	var trace bytes.Buffer
 
 	nfsLn, httpLn := listen(t), listen(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := (&nfs.Server{Exports: site, Blobs: site, Trace: trace}).Serve(ctx, nfsLn); err != nil {
+		if err := (&nfs.Server{Exports: site, Blobs: site, Trace: &trace}).Serve(ctx, nfsLn); err != nil {
 			t.Error(err)
 		}
 	})
@@ -58,17 +51,14 @@ func TestRecord(t *testing.T) {
 	cancel()
 	web.Close()
 	wg.Wait()
-	if err := trace.Flush(); err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(*record)
-	if err != nil {
+	data := trace.Bytes()
+	if err := os.WriteFile(*record, data, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	counts := map[string]int{}
-	for line := range strings.Lines(string(data)) {
-		op, _, _ := strings.Cut(line, " ")
-		counts[op]++
+	for line := range bytes.Lines(data) {
+		op, _, _ := bytes.Cut(line, []byte(" "))
+		counts[string(op)]++
 	}
 	t.Logf("%d operations: %v", bytes.Count(data, []byte("\n")), counts)
 }

@@ -15,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -26,8 +27,7 @@ import (
 	"slate/nfs"
 )
 
-// dirSite serves a directory where it lies: both servers read the same files,
-// so that both find them in the page cache.
+// dirSite serves a directory where it lies.
 type dirSite struct {
 	trees map[string]*tree.Tree // by export path
 	paths map[images.Digest]string
@@ -111,30 +111,26 @@ func (s *dirSite) ByPrefix(_ context.Context, p [16]byte) (*tree.Tree, error) {
 
 func (s *dirSite) OpenBlob(d images.Digest) (*os.File, error) { return os.Open(s.paths[d]) }
 
-// serveEnv tells a copy of this program to be the server: the exports as
-// path=directory, separated by commas.
-const serveEnv = "SLATE_NFSBENCH_SERVE"
+// serveEnv tells a copy of this program to be the server, and where its site is:
+// a storeSite, or with goEnv the directories to serve, path=directory, by commas.
+const (
+	serveEnv = "SLATE_NFSBENCH_SERVE"
+	goEnv    = "SLATE_NFSBENCH_GO"
+)
 
-// goEnv makes that server go-nfs alone.
-const goEnv = "SLATE_NFSBENCH_GO"
+// memoryEnv is the server's ReplyMemory in bytes.
+const memoryEnv = "SLATE_NFSBENCH_MEMORY"
 
 // serveMain is the server under test, in a process of its own.
-func serveMain(exports string) error {
-	dirs := map[string]string{}
-	for _, e := range strings.Split(exports, ",") {
-		path, dir, _ := strings.Cut(e, "=")
-		dirs[path] = dir
-	}
-	site, err := newDirSite(dirs)
-	if err != nil {
-		return err
-	}
-	runtime.GC() // what building the tree has left
+func serveMain(site string) error {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	fmt.Println(ln.Addr())
+	serve := serveSlate
+	if os.Getenv(goEnv) != "" {
+		serve = serveGo
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	profile, err := startProfile(os.Getenv(profileEnv))
@@ -142,14 +138,42 @@ func serveMain(exports string) error {
 		return err
 	}
 	defer profile()
-	if os.Getenv(goEnv) != "" {
-		context.AfterFunc(ctx, func() { ln.Close() })
-		if err := serveGoNFS(ln, site, dirs); ctx.Err() == nil {
-			return err
-		}
-		return nil
+	return serve(ctx, ln, site)
+}
+
+func serveSlate(ctx context.Context, ln net.Listener, dir string) error {
+	site, err := openStoreSite(dir)
+	if err != nil {
+		return err
 	}
-	return (&nfs.Server{Exports: site, Blobs: site}).Serve(ctx, ln)
+	memory, _ := strconv.ParseInt(os.Getenv(memoryEnv), 10, 64)
+	fmt.Println(ln.Addr())
+	return (&nfs.Server{Exports: site, Blobs: site, ReplyMemory: memory}).Serve(ctx, ln)
+}
+
+// serveGo is go-nfs alone.
+func serveGo(ctx context.Context, ln net.Listener, exports string) error {
+	dirs := parseExports(exports)
+	site, err := newDirSite(dirs)
+	if err != nil {
+		return err
+	}
+	runtime.GC() // what building the tree has left
+	fmt.Println(ln.Addr())
+	context.AfterFunc(ctx, func() { ln.Close() })
+	if err := serveGoNFS(ln, site, dirs); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+func parseExports(exports string) map[string]string {
+	dirs := map[string]string{}
+	for e := range strings.SplitSeq(exports, ",") {
+		path, dir, _ := strings.Cut(e, "=")
+		dirs[path] = dir
+	}
+	return dirs
 }
 
 // server is a running server and how to reach it.
@@ -158,25 +182,48 @@ type server struct {
 	nfs, mount string // addresses
 	pid        int
 	cmd        *exec.Cmd
+	stop       func()
+	// again starts one more of its kind that has loaded nothing yet; nil if that cannot be.
+	again func(testing.TB) (*server, func())
 }
 
-// startSlate runs a copy of this program as the server.
+// startSlate makes a site of the exports, path=directory, and serves it.
 func startSlate(t testing.TB, exports string, env ...string) *server {
+	t.Helper()
+	site, err := newDirSite(parseExports(exports))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := site.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	env = append(env, serveEnv+"="+dir)
+	s := startSelf(t, "slate", env...)
+	s.again = func(t testing.TB) (*server, func()) {
+		fresh := startSelf(t, "slate", append(env, profileEnv+"=")...)
+		return fresh, fresh.stop
+	}
+	return s
+}
+
+// startSelf runs a copy of this program as a server.
+func startSelf(t testing.TB, name string, env ...string) *server {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(self)
-	cmd.Env = append(append(os.Environ(), serveEnv+"="+exports), env...)
-	if len(env) == 0 {
+	cmd.Env = append(os.Environ(), env...)
+	if name == "slate" {
 		cmd.Stderr = os.Stderr // go-nfs logs each call that it does not know
 	}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{name: "slate", cmd: cmd}
+	s := &server{name: name, cmd: cmd}
 	s.start(t)
 	line := make([]byte, 100)
 	n, err := stdout.Read(line)
@@ -238,12 +285,13 @@ func (s *server) start(t testing.TB) {
 		t.Fatal(err)
 	}
 	s.pid = s.cmd.Process.Pid
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		s.cmd.Process.Signal(syscall.SIGTERM)
 		kill := time.AfterFunc(10*time.Second, func() { s.cmd.Process.Kill() })
 		s.cmd.Wait()
 		kill.Stop()
 	})
+	t.Cleanup(s.stop)
 }
 
 // waitFor waits until something listens.
