@@ -30,6 +30,7 @@ type Node struct {
 	Services Services
 	Drives   Drives
 	Btrfs    BtrfsConf
+	Sources  Sources
 
 	origins map[string]string // "system/boot.conf timeout" to "nodes/pc1/system/boot.conf:3"
 }
@@ -49,6 +50,7 @@ func (n *Node) parts() []part {
 		{tmpfsFile, &n.Tmpfs, n.Tmpfs.check},
 		{cfstabFile, &n.Cfstab, n.Cfstab.check},
 		{servicesFile, &n.Services, n.Services.check},
+		{"sources/sources.conf", &n.Sources, n.Sources.check},
 		{bootFile, &n.Boot, n.Boot.check},
 		{dhcpFile, &n.DHCP, n.DHCP.check},
 		{etcFile, &n.Etc, n.Etc.check},
@@ -61,7 +63,7 @@ func (n *Node) parts() []part {
 func defaultNode() *Node {
 	return &Node{Boot: defaultBoot(), Etc: defaultEtc(), Servers: defaultServerInfo(), Tmpfs: defaultTmpfs(), DHCP: defaultDHCP(),
 		Overlays: defaultOverlays(), Network: defaultNetwork(), Services: defaultServices(),
-		Drives: defaultDrives(), Btrfs: defaultBtrfs(), origins: map[string]string{}}
+		Drives: defaultDrives(), Btrfs: defaultBtrfs(), Sources: defaultSources(), origins: map[string]string{}}
 }
 
 // Site is a config.d that was read and found good.
@@ -69,12 +71,13 @@ type Site struct {
 	files   map[string][]byte // path below config.d to content
 	sources map[string][]byte // the same of what etc.conf puts into /etc
 	ids     identities
+	portage map[string][]byte // the same for what is Portage's and not TOML
 }
 
 // Load reads a config.d and checks all of it: every file, the defaults merged
 // with the site's, and each node's merge. The error joins everything found.
 func Load(fsys fs.FS) (*Site, error) {
-	s := &Site{files: map[string][]byte{}, sources: map[string][]byte{}}
+	s := &Site{files: map[string][]byte{}, sources: map[string][]byte{}, portage: map[string][]byte{}}
 	var errs []error
 	err := fs.WalkDir(fsys, ".", func(p string, e fs.DirEntry, err error) error {
 		switch {
@@ -82,6 +85,11 @@ func Load(fsys fs.FS) (*Site, error) {
 			return err
 		case e.IsDir():
 			return nil
+		case isBuilds(p):
+			return nil
+		case isPortage(p):
+			s.portage[p], err = fs.ReadFile(fsys, p)
+			return err
 		case isSource(p):
 			return s.readSource(fsys, p)
 		case path.Ext(p) != ".conf" && strings.TrimPrefix(path.Base(p), "c") != path.Base(servicesFile):
