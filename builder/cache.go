@@ -13,21 +13,98 @@ import (
 
 	"github.com/BurntSushi/toml"
 
-	"slate/builder/debian"
 	"slate/builder/initramfs"
 	"slate/images"
 	"slate/images/durable"
 	"slate/images/store"
 )
 
-// cache remembers which tree a build made, under everything that went in.
+// recipeFormat changes when the same recipe and inputs make another tree.
+const recipeFormat = 2
+
+// packagesKey is the same for the same tree with its packages; zero: not known.
+func (j *job) packagesKey() images.Digest {
+	if j.base.key.IsZero() {
+		return images.Digest{}
+	}
+	if len(j.base.actions) == 0 && j.base.prepare == nil {
+		return j.base.key
+	}
+	h := sha256.New()
+	fmt.Fprintf(h, "packages %d %s %q", recipeFormat, j.base.key, j.base.packager)
+	return images.Digest(h.Sum(nil))
+}
+
+// wholeKey is the same for the same version.
+func (j *job) wholeKey() images.Digest {
+	h := sha256.New()
+	fmt.Fprintf(h, "whole %d %s %d\n", recipeFormat, j.packagesKey(), j.base.epoch.Unix())
+	for _, a := range j.actions {
+		fmt.Fprintf(h, "%q %q %x\n", a.Script, a.Args, sha256.Sum256(a.Stdin))
+	}
+	fmt.Fprintf(h, "modules %d %+v", initramfs.Format, j.meta.Modules)
+	return images.Digest(h.Sum(nil))
+}
+
+// step is a tree that a step of a build made; it is in the store.
+type step struct {
+	Tree  images.Digest `toml:"tree"`
+	Image string        `toml:"image"`
+	What  string        `toml:"what"`
+	Time  time.Time     `toml:"time"`
+	Epoch time.Time     `toml:"epoch"`
+}
+
+func (j *job) stepPath(key images.Digest) string {
+	return filepath.Join(j.st.Dir(), "builds", "steps", key.String()+".toml")
+}
+
+// known returns the tree that a step with this key has made, if the store still
+// has all of it: slate image gc may have taken it.
+func (j *job) known(ctx context.Context, key images.Digest) (images.Digest, bool) {
+	var s step
+	if key.IsZero() || j.o.Force {
+		return images.Digest{}, false
+	}
+	if _, err := toml.DecodeFile(j.stepPath(key), &s); err != nil || s.Tree.IsZero() {
+		return images.Digest{}, false
+	}
+	t, err := j.st.Tree(ctx, s.Tree)
+	if err != nil {
+		return images.Digest{}, false
+	}
+	for b := range t.Blobs() {
+		if fi, err := os.Stat(j.st.BlobPath(b.Digest)); err != nil || fi.Size() != b.Size {
+			return images.Digest{}, false
+		}
+	}
+	if j.base.epoch.IsZero() {
+		j.base.epoch = s.Epoch
+	}
+	return s.Tree, true
+}
+
+// remember notes what a step has made.
+func (j *job) remember(key, digest images.Digest, what string) error {
+	var b bytes.Buffer
+	s := step{Tree: digest, Image: j.o.Name, What: what, Time: time.Now().UTC().Truncate(time.Second), Epoch: j.base.epoch}
+	if err := toml.NewEncoder(&b).Encode(s); err != nil {
+		return err
+	}
+	p := j.stepPath(key)
+	if err := durable.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		return err
+	}
+	return durable.WriteFile(p, b.Bytes(), 0o644)
+}
+
+// cache remembers which version a build made, under everything that went in.
 type cache struct {
 	dir string
 	key images.Digest
 }
 
-// cached is one entry: what a version's record needs, and for people what went
-// in.
+// cached is one entry: what a version's record needs.
 type cached struct {
 	Tree    images.Digest  `toml:"tree"`
 	Arch    string         `toml:"arch"`
@@ -39,17 +116,7 @@ type cached struct {
 	Recipe string    `toml:"recipe"`
 	Time   time.Time `toml:"time"`
 	Epoch  time.Time `toml:"epoch"`
-	Inputs []input   `toml:"input"`
-}
-
-type input struct {
-	Source    string        `toml:"source"`
-	InRelease images.Digest `toml:"inrelease"`
-}
-
-// addModules makes the way modules are packed part of the key.
-func (c *cache) addModules(o initramfs.ModulesOptions) {
-	c.key = sha256.Sum256(fmt.Appendf(c.key[:], "modules %d %+v", initramfs.Format, o))
+	Inputs []Input   `toml:"input"`
 }
 
 func (c *cache) path() string { return filepath.Join(c.dir, c.key.String()+".toml") }
@@ -88,18 +155,15 @@ func (e *cached) kernelBlob() *images.Blob {
 	return &e.Kernel.Blob
 }
 
-func (c *cache) save(rec images.Record, sources []debian.Source, in debian.Inputs) error {
+func (c *cache) save(rec images.Record, b base) error {
 	e := cached{Tree: rec.Tree, Arch: rec.Arch, Init: rec.Init, Kernel: rec.Kernel, Modules: rec.Modules, Tools: rec.Tools,
-		Recipe: rec.Recipe, Time: time.Now().UTC().Truncate(time.Second), Epoch: in.Date}
-	for _, s := range sources {
-		e.Inputs = append(e.Inputs, input{s.String(), in.Release[s.String()]})
-	}
-	var b bytes.Buffer
-	if err := toml.NewEncoder(&b).Encode(e); err != nil {
+		Recipe: rec.Recipe, Time: time.Now().UTC().Truncate(time.Second), Epoch: b.epoch, Inputs: b.inputs}
+	var text bytes.Buffer
+	if err := toml.NewEncoder(&text).Encode(e); err != nil {
 		return err
 	}
 	if err := durable.MkdirAll(c.dir, 0o755); err != nil {
 		return err
 	}
-	return durable.WriteFile(c.path(), b.Bytes(), 0o644)
+	return durable.WriteFile(c.path(), text.Bytes(), 0o644)
 }

@@ -208,8 +208,8 @@ func reportModules(rep initramfs.ModulesReport, meta Meta) {
 	if len(rep.FirmwareDropped) > 0 {
 		meta.warn("too much firmware for the modules archive; that of these modules was left out: %s", few(rep.FirmwareDropped))
 	}
-	meta.step("packing modules", "%d modules of kernel %s, %d firmware files, %.1f MB %s",
-		rep.Modules, rep.Release, rep.FirmwareFiles, float64(rep.Size)/1e6, rep.Compression)
+	meta.step("packing modules", "%d modules of kernel %s, %d firmware files, %.1f MB of microcode, %.1f MB %s",
+		rep.Modules, rep.Release, rep.FirmwareFiles, float64(rep.Microcode)/1e6, float64(rep.Size)/1e6, rep.Compression)
 }
 
 // few lists the first of many names.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"slate/builder/command"
+	"slate/builder/customize"
 	"slate/builder/recipes"
 	"slate/images"
 )
@@ -25,6 +26,7 @@ import (
 type Options struct {
 	Recipe  *recipes.Recipe
 	Sources []Source
+	Actions []customize.Action        // run in the tree after the packages are in it
 	Epoch   time.Time                 // no file's time is later; same epoch and inputs, same tree
 	Log     io.Writer                 // gets everything mmdebstrap says
 	Step    func(step, detail string) // what is going on; may be nil
@@ -34,7 +36,7 @@ type Options struct {
 // Result is what is known after a build.
 type Result struct {
 	Release map[string]images.Digest // InRelease files apt used, by apt's name for them
-	Saved   int64                    // bytes that cleaning up saved
+	Saved   map[string]int64         // bytes that cleaning up removed, by what they were
 }
 
 // Build makes the recipe's tree and hands it to sink as a tar stream. sink has
@@ -44,7 +46,7 @@ func Build(ctx context.Context, o Options, sink func(context.Context, io.Reader)
 	if os.Geteuid() == 0 {
 		m = modeRoot
 	}
-	hooks, err := writeHooks(ctx, o.Recipe, o.TempDir)
+	hooks, err := writeHooks(ctx, o.Actions, o.TempDir)
 	if err != nil {
 		return Result{}, fmt.Errorf("debian: %w", err)
 	}
@@ -63,7 +65,7 @@ func Build(ctx context.Context, o Options, sink func(context.Context, io.Reader)
 		sunk <- err
 	}()
 
-	w := watcher{step: o.Step, result: Result{Release: map[string]images.Digest{}}}
+	w := watcher{step: o.Step, result: Result{Release: map[string]images.Digest{}, Saved: map[string]int64{}}}
 	env := environment(o.Epoch, hooks, os.Getenv)
 	if o.TempDir != "" {
 		env = append(env, "TMPDIR="+o.TempDir)
@@ -102,7 +104,7 @@ func Version(ctx context.Context) (string, error) {
 // writeHooks makes a directory with the scripts and files mmdebstrap needs.
 // In a user namespace they are read by another user, so they are open to all;
 // what is secret in a recipe is in the image anyway.
-func writeHooks(ctx context.Context, r *recipes.Recipe, below string) (dir string, err error) {
+func writeHooks(ctx context.Context, actions []customize.Action, below string) (dir string, err error) {
 	dir, err = os.MkdirTemp(below, "slate-build-")
 	if err != nil {
 		return "", err
@@ -122,8 +124,11 @@ func writeHooks(ctx context.Context, r *recipes.Recipe, below string) (dir strin
 	if err := os.Mkdir(files, exec); err != nil {
 		return "", err
 	}
-	for i, f := range r.Files {
-		if err := os.WriteFile(filepath.Join(files, strconv.Itoa(i)), f.Data, perm); err != nil {
+	for i, a := range actions {
+		if a.Stdin == nil {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(files, strconv.Itoa(i)), a.Stdin, perm); err != nil {
 			return "", err
 		}
 	}
@@ -132,7 +137,7 @@ func writeHooks(ctx context.Context, r *recipes.Recipe, below string) (dir strin
 		perm       fs.FileMode
 	}{
 		{"setup.sh", setupScript, exec},
-		{"customize.sh", customize(r, files) + dropAptConf, exec},
+		{"customize.sh", hookScript(actions, files), exec},
 		{"apt.conf", hostAptSettings(ctx), perm},
 	} {
 		if err := os.WriteFile(filepath.Join(dir, f.name), []byte(f.text), f.perm); err != nil {
@@ -179,8 +184,9 @@ func (w *watcher) line(l string) {
 		}
 		return
 	}
-	if v, ok := strings.CutPrefix(l, "slate-saved: "); ok {
-		w.result.Saved, _ = strconv.ParseInt(v, 10, 64)
+	if v, ok := strings.CutPrefix(l, customize.SavedPrefix); ok {
+		what, n := customize.ParseSaved(v)
+		w.result.Saved[what] += n
 		return
 	}
 	detail := l

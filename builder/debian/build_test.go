@@ -9,12 +9,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"slate/builder/command"
+	"slate/builder/customize"
 	"slate/builder/debian"
 	"slate/builder/recipes"
 )
@@ -42,6 +44,7 @@ func demo(t *testing.T) *recipes.Recipe {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.Debian.Suite = "trixie" // from sources.conf otherwise
 	return r
 }
 
@@ -62,7 +65,7 @@ echo "I: installing remaining packages inside the chroot..." >&2
 echo "Setting up foo (1.0)" >&2
 echo "slate-step: cleaning up" >&2
 echo "slate-inrelease: 0584fba32e13e0ab8285fb16c27adea1ec03a73669c18702821094fd6ca86675 m.example_debian_dists_trixie_InRelease" >&2
-echo "slate-saved: 1234" >&2
+echo "slate-saved: manuals 1234" >&2
 printf 'the tree'
 `)
 	t.Setenv("SECRET_OF_THE_ADMIN", "x")
@@ -70,7 +73,7 @@ printf 'the tree'
 	var log, out bytes.Buffer
 	var steps []string
 	res, err := debian.Build(t.Context(), debian.Options{
-		Recipe: demo(t), Sources: mirror, Epoch: time.Unix(1790000000, 0), Log: &log,
+		Recipe: demo(t), Actions: customize.Actions(demo(t)), Sources: mirror, Epoch: time.Unix(1790000000, 0), Log: &log,
 		Step: func(step, detail string) { steps = append(steps, step+"|"+detail) },
 	}, func(_ context.Context, r io.Reader) error {
 		_, err := io.Copy(&out, r)
@@ -79,7 +82,7 @@ printf 'the tree'
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out.String() != "the tree" || res.Saved != 1234 || len(res.Release) != 1 {
+	if out.String() != "the tree" || res.Saved["manuals"] != 1234 || len(res.Release) != 1 {
 		t.Errorf("tree %q, result %+v", out.String(), res)
 	}
 	want := []string{"installing packages|", "installing packages|Setting up foo (1.0)", "cleaning up|"}
@@ -117,7 +120,7 @@ func TestScriptsAreShell(t *testing.T) {
 	r.Users = append(r.Users, recipes.User{Name: "ada", Password: nasty, Keys: []string{"ssh-ed25519 AAAA " + nasty}, Groups: []string{"sudo"}, Shell: "/bin/" + nasty})
 	r.Files = append(r.Files, recipes.File{Path: "/etc/" + nasty, Data: []byte(nasty)})
 	r.Scripts = append(r.Scripts, recipes.Script{Name: nasty, Run: "echo '" + "it" + "'\ncat <<'X'\n$1\nX\n"})
-	_, err := debian.Build(t.Context(), debian.Options{Recipe: r, Sources: mirror}, func(_ context.Context, rd io.Reader) error {
+	_, err := debian.Build(t.Context(), debian.Options{Recipe: r, Actions: customize.Actions(r), Sources: mirror}, func(_ context.Context, rd io.Reader) error {
 		_, err := io.Copy(io.Discard, rd)
 		return err
 	})
@@ -129,17 +132,15 @@ func TestScriptsAreShell(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if b, err := os.ReadFile(filepath.Join(dir, "files", "1")); err != nil || string(b) != nasty {
-		t.Errorf("file = %q, %v", b, err)
-	}
 	// With chroot replaced by a program that shows its arguments, nothing else
 	// may run, and everything must arrive as it was written.
 	bin := t.TempDir()
 	if err := os.WriteFile(filepath.Join(bin, "chroot"), []byte("#!/bin/sh\nprintf '<%s>' \"$@\"\necho\ncat\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	script := strings.ReplaceAll(strings.Join(lines(t, filepath.Join(dir, "customize.sh")), "\n"), "/tmp/slate-build-", "/nowhere/slate-build-")
-	script = strings.ReplaceAll(script, "set -eu", "set -u") // the files are gone by now
+	// The directory the script reads from is gone by now; its files were kept.
+	script := strings.Join(lines(t, filepath.Join(dir, "customize.sh")), "\n")
+	script = regexp.MustCompile(`/\S*/slate-build-[0-9]+/files`).ReplaceAllLiteralString(script, filepath.Join(dir, "files"))
 	show := filepath.Join(bin, "customize.sh")
 	if err := os.WriteFile(show, []byte(script), 0o644); err != nil {
 		t.Fatal(err)
@@ -148,7 +149,7 @@ func TestScriptsAreShell(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"</bin/" + nasty + ">", "ssh-ed25519 AAAA " + nasty + "\n", "<sudo>"} {
+	for _, want := range []string{"</bin/" + nasty + ">", "ssh-ed25519 AAAA " + nasty + "\n", "<sudo>", "</etc/" + nasty + "><0644><root:root>\n" + nasty} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the script garbles %q", want)
 		}

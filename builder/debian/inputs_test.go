@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"slate/builder/customize"
 	"slate/builder/debian"
 	"slate/builder/recipes"
 	"slate/images"
@@ -70,30 +71,33 @@ func TestKey(t *testing.T) {
 	in := func(b byte) debian.Inputs {
 		return debian.Inputs{Release: map[string]images.Digest{sources[0].String(): {b}}, Date: time.Unix(1e9, 0)}
 	}
-	base := debian.Key(load(), sources, in(1), "1.3.5")
-	if debian.Key(load(), sources, in(1), "1.3.5") != base {
+	key := func(r *recipes.Recipe, sources []debian.Source, in debian.Inputs, version string) images.Digest {
+		return debian.Key(r, sources, customize.Actions(r), in, version)
+	}
+	base := key(load(), sources, in(1), "1.3.5")
+	if key(load(), sources, in(1), "1.3.5") != base {
 		t.Error("the key of the same inputs differs")
 	}
 	for name, change := range map[string]func() images.Digest{
-		"archive": func() images.Digest { return debian.Key(load(), sources, in(2), "1.3.5") },
-		"program": func() images.Digest { return debian.Key(load(), sources, in(1), "1.3.6") },
+		"archive": func() images.Digest { return key(load(), sources, in(2), "1.3.5") },
+		"program": func() images.Digest { return key(load(), sources, in(1), "1.3.6") },
 		"package": func() images.Digest {
 			r := load()
 			r.Packages.Install = append(r.Packages.Install, "vim")
-			return debian.Key(r, sources, in(1), "1.3.5")
+			return key(r, sources, in(1), "1.3.5")
 		},
 		"password": func() images.Digest {
 			r := load()
 			r.Users[0].Password = "other"
-			return debian.Key(r, sources, in(1), "1.3.5")
+			return key(r, sources, in(1), "1.3.5")
 		},
 		"file": func() images.Digest {
 			r := load()
 			r.Files[0].Data = []byte("other")
-			return debian.Key(r, sources, in(1), "1.3.5")
+			return key(r, sources, in(1), "1.3.5")
 		},
-		"mask":   func() images.Digest { r := load(); r.System.Mask = nil; return debian.Key(r, sources, in(1), "1.3.5") },
-		"mirror": func() images.Digest { return debian.Key(load(), nil, in(1), "1.3.5") },
+		"mask":   func() images.Digest { r := load(); r.System.Mask = nil; return key(r, sources, in(1), "1.3.5") },
+		"mirror": func() images.Digest { return key(load(), nil, in(1), "1.3.5") },
 	} {
 		if change() == base {
 			t.Errorf("another %s does not change the key", name)

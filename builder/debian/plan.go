@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"slate/builder/customize"
 	"slate/builder/recipes"
 	"slate/images"
 )
@@ -142,9 +143,9 @@ func environment(epoch time.Time, home string, caller func(string) string) []str
 }
 
 // Key is the same for two builds that make the same tree: it covers the command
-// line, the scripts, the files and the archives' states, and what mmdebstrap
-// calls its version.
-func Key(r *recipes.Recipe, sources []Source, in Inputs, version string) images.Digest {
+// line, the scripts with what they read, the archives' states, and what
+// mmdebstrap calls its version.
+func Key(r *recipes.Recipe, sources []Source, actions []customize.Action, in Inputs, version string) images.Digest {
 	h := sha256.New()
 	put := func(s string) { fmt.Fprintf(h, "%d:%s,", len(s), s) }
 	put(version)
@@ -155,9 +156,9 @@ func Key(r *recipes.Recipe, sources []Source, in Inputs, version string) images.
 		put(e)
 	}
 	put(setupScript)
-	put(customize(r, "files") + dropAptConf)
-	for _, f := range r.Files {
-		put(string(f.Data))
+	put(hookScript(actions, "files"))
+	for _, a := range actions {
+		put(string(a.Stdin))
 	}
 	for _, s := range slices.Sorted(maps.Keys(in.Release)) {
 		put(s + " " + in.Release[s].String())

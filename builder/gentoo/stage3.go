@@ -4,13 +4,18 @@ package gentoo
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"slate/builder/fetch"
+	"slate/images"
 	"slate/images/durable"
 )
 
@@ -32,6 +37,7 @@ type Archive struct {
 	Stage  Stage
 	Mirror string // "": it was there already
 	File   string
+	Digest images.Digest
 }
 
 func (s *Stage3) log(format string, args ...any) {
@@ -91,7 +97,8 @@ func (s *Stage3) from(ctx context.Context, mirror string) (Archive, error) {
 	a := Archive{Stage: stage, Mirror: mirror, File: filepath.Join(s.Cache, stage.Name())}
 	if err := verifyFile(a.File, want); err == nil {
 		a.Mirror = ""
-		return a, nil
+		a.Digest, err = fileDigest(a.File)
+		return a, err
 	}
 	o := s.Fetch
 	o.Size = stage.Size
@@ -106,7 +113,21 @@ func (s *Stage3) from(ctx context.Context, mirror string) (Archive, error) {
 	if err := os.Rename(raw, a.File); err != nil {
 		return Archive{}, err
 	}
+	if a.Digest, err = fileDigest(a.File); err != nil {
+		return Archive{}, err
+	}
 	return a, durable.SyncDir(s.Cache)
+}
+
+func fileDigest(name string) (images.Digest, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return images.Digest{}, err
+	}
+	defer f.Close()
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	return images.Digest(h.Sum(nil)), err
 }
 
 // find asks the mirror's signed listing, unless the stage is pinned.
@@ -124,6 +145,33 @@ func (s *Stage3) find(ctx context.Context, base string) (Stage, error) {
 		return Stage{}, err
 	}
 	return ParseLatest(signed, s.Variant)
+}
+
+// Offline returns the newest stage of the variant, or the one with the stamp,
+// that was fetched and verified before.
+func (s *Stage3) Offline() (Archive, error) {
+	pattern := s.Variant + "-" + s.Stamp + ".tar.xz"
+	if s.Stamp == "" || s.Stamp == "latest" {
+		pattern = s.Variant + "-[0-9]*T[0-9]*Z.tar.xz"
+	}
+	files, err := filepath.Glob(filepath.Join(s.Cache, pattern))
+	if err != nil || len(files) == 0 {
+		return Archive{}, fmt.Errorf("no %s was fetched before (%s)", s.Variant, s.Cache)
+	}
+	slices.Sort(files)
+	file := files[len(files)-1]
+	d, err := fileDigest(file)
+	return Archive{Stage: Stage{Path: filepath.Base(file)}, File: file, Digest: d}, err
+}
+
+// Time is when the stage was made, by its name.
+func (s Stage) Time() time.Time {
+	if m := stageName.FindStringSubmatch(s.Name()); m != nil {
+		if t, err := time.Parse("20060102T150405Z", m[2]); err == nil {
+			return t
+		}
+	}
+	return time.Unix(0, 0).UTC()
 }
 
 func verifyFile(name string, want digests) error {

@@ -16,7 +16,7 @@ import (
 )
 
 // Format changes when the same kernel and options make another archive.
-const Format = 3
+const Format = 4
 
 // ModulesOptions say which modules to pack. The zero value packs all classes.
 type ModulesOptions struct {
@@ -25,6 +25,7 @@ type ModulesOptions struct {
 	Exclude        []string // modules to leave out, by name; what needs them goes too
 	NoFirmware     bool
 	FirmwareBudget int64 // bytes of firmware at most; 0: 48 MiB
+	NoMicrocode    bool  // leave out the tree's updates for processors
 	// Files are more files for the archive, mode 0644, by path without a leading slash.
 	Files map[string][]byte
 	// Compression of the archive; where it is Zstd and the kernel's own
@@ -43,6 +44,7 @@ type ModulesReport struct {
 	FirmwareDropped []string // modules whose firmware did not fit into the budget
 	Missing         []string // modules that modules.dep or Extra name and the tree lacks
 	Lacks           []string // what a diskless node needs and this kernel has neither as module nor built in
+	Microcode       int64    // bytes of updates for processors
 	IndexMade       bool     // the tree had no modules.dep
 	Compression     Compression
 	Size            int64 // of the archive
@@ -57,7 +59,8 @@ var needed = []struct{ module, what string }{
 // ModulesCPIO makes the archive with the chosen modules of the kernel release,
 // with everything they depend on, the index files the controller matches
 // hardware with, and the firmware they name. The modules are not compressed in
-// it: the archive as a whole is.
+// it: the archive as a whole is. In front lie the updates for processors that the
+// tree has: it has to be the first archive that the kernel gets.
 func ModulesCPIO(ctx context.Context, fsys fs.FS, release string, o ModulesOptions) ([]byte, ModulesReport, error) {
 	rep := ModulesReport{Release: release}
 	if release == "" || strings.Contains(release, "/") || !fs.ValidPath(release) || release == "." {
@@ -102,8 +105,18 @@ func ModulesCPIO(ctx context.Context, fsys fs.FS, release string, o ModulesOptio
 		return nil, rep, err
 	}
 	out, err := a.finish()
+	if err != nil {
+		return nil, rep, err
+	}
+	if !o.NoMicrocode {
+		front, size, err := microcode(fsys, release)
+		if err != nil {
+			return nil, rep, err
+		}
+		out, rep.Microcode = append(front, out...), size
+	}
 	rep.Size = int64(len(out))
-	return out, rep, err
+	return out, rep, nil
 }
 
 // CapablePath is the tree list of the files with capabilities, for

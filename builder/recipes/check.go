@@ -4,12 +4,16 @@ package recipes
 
 import (
 	"errors"
+	"fmt"
 	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"slate/builder/atom"
+	"slate/builder/initramfs"
+	"slate/images/archive"
 	"slate/netboot/config"
 )
 
@@ -22,11 +26,15 @@ var (
 	userWord    = regexp.MustCompile(`^[a-z_][a-z0-9_-]{0,31}$`)
 	zoneWord    = regexp.MustCompile(`^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$`)
 	localeWord  = regexp.MustCompile(`^[A-Za-z0-9_.@-]+$`)
+	variantWord = regexp.MustCompile(`^[a-z0-9][a-z0-9_.+-]*$`)
+	profileWord = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]*(/[A-Za-z0-9][A-Za-z0-9_.+-]*)*$`)
+	digestWord  = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	moduleWord  = regexp.MustCompile(`^-?[A-Za-z0-9_][A-Za-z0-9_:*.+,-]*$`)
 	hashWord    = regexp.MustCompile(`^(\$[0-9a-zA-Z./$=,-]+|[!*])$`)
 )
 
 // Bases are the bases there is a builder for.
-var Bases = []string{"debian"}
+var Bases = []string{BaseGentoo, BaseDebian, BaseTar, BaseDirectory, BaseOCI}
 
 // variants are mmdebstrap's sets of packages that can make a root.
 var variants = []string{"apt", "required", "minbase", "buildd", "important", "debootstrap", "standard", "-"}
@@ -47,7 +55,35 @@ func (r *Recipe) check(d *config.Doc) error {
 			bad(key, "%q is not usable here", w)
 		}
 	}
-	words("packages.install", r.Packages.Install, packageWord)
+	for _, w := range r.Packages.Install {
+		// Which of the two it has to be depends on the base; see checkWhole.
+		if !packageWord.MatchString(w) && atom.Check(strings.TrimPrefix(w, "-")) != nil {
+			bad("packages.install", "%q is no such name", w)
+		}
+	}
+	for key, list := range map[string][]string{"use": r.Gentoo.Use, "accept_keywords": r.Gentoo.Keywords, "license": r.Gentoo.Licenses} {
+		for _, line := range list {
+			if err := atom.CheckLine("package."+key, line); err != nil || strings.ContainsAny(line, "\n\r") {
+				bad("gentoo."+map[string]string{"use": "use", "accept_keywords": "keywords", "license": "licenses"}[key], "%q: %v", line, err)
+			}
+		}
+	}
+	if c := r.Gentoo.ConfigUpdates; c != "" && c != ConfigNew && c != ConfigKeep {
+		bad("gentoo.config-updates", "%q is not one of %s, %s", c, ConfigNew, ConfigKeep)
+	}
+	word("gentoo.variant", r.Gentoo.Variant, variantWord)
+	word("gentoo.profile", r.Gentoo.Profile, profileWord)
+	word("source.digest", r.Source.Digest, digestWord)
+	words("modules.extra", r.Modules.Extra, moduleWord)
+	words("modules.exclude", r.Modules.Exclude, moduleWord)
+	for _, c := range r.Modules.Classes {
+		if !slices.Contains(initramfs.Classes(), c) {
+			bad("modules.classes", "%q is not one of %s", c, strings.Join(initramfs.Classes(), ", "))
+		}
+	}
+	if r.dir == "" && (r.Source.Path != "" || r.Kernel.Config != "" || len(r.Kernel.Fragments) > 0) {
+		bad("source", "a shipped recipe has no files beside it")
+	}
 	words("system.mask", r.System.Mask, unitWord)
 	words("system.enable", r.System.Enable, unitWord)
 	words("system.disable", r.System.Disable, unitWord)
@@ -143,8 +179,20 @@ func (r *Recipe) checkWhole(d *config.Doc) error {
 	if r.Base == "" {
 		errs = append(errs, d.Errorf("base", "a recipe says what it builds on, or which recipe it extends"))
 	}
-	if r.Base == "debian" && r.Debian.Suite == "" {
-		errs = append(errs, d.Errorf("debian.suite", "missing"))
+	for _, w := range r.Packages.Install {
+		var err error
+		if r.Base == BaseGentoo {
+			err = atom.Check(w)
+		} else if r.Base != "" && !packageWord.MatchString(w) {
+			err = fmt.Errorf("%q is no such name", w)
+		}
+		if err != nil {
+			errs = append(errs, d.Errorf("packages.install", "%v", err))
+		}
+	}
+	errs = append(errs, r.checkSource(d)...)
+	if (r.Kernel.Config != "" || len(r.Kernel.Fragments) > 0) && r.Base != BaseGentoo {
+		errs = append(errs, d.Errorf("kernel", "only a Gentoo kernel is compiled"))
 	}
 	seen := map[string]bool{}
 	for _, f := range r.Files {
@@ -154,4 +202,28 @@ func (r *Recipe) checkWhole(d *config.Doc) error {
 		seen[f.Path] = true
 	}
 	return errors.Join(errs...)
+}
+
+// checkSource wants to know where the base is, if it is not a distribution, and
+// why what comes over a network is to be believed.
+func (r *Recipe) checkSource(d *config.Doc) []error {
+	s := r.Source
+	switch {
+	case r.Base != BaseTar && r.Base != BaseDirectory && r.Base != BaseOCI:
+		if s.Path != "" {
+			return []error{d.Errorf("source.path", "base %q has sources of its own", r.Base)}
+		}
+	case s.Path == "":
+		return []error{d.Errorf("source.path", "missing: where the %s is", r.Base)}
+	case r.Base == BaseOCI && !archive.IsContainer(s.Path):
+		return []error{d.Errorf("source.path", "%q: want oci:DIR[:TAG], docker-archive:FILE or docker://NAME[:TAG]", s.Path)}
+	case r.Base == BaseTar && s.Remote() && s.Digest == "" && (s.Keys == "" || len(s.Signer) == 0):
+		return []error{d.Errorf("source.digest", "an archive from elsewhere needs its SHA-256, or keys and signer")}
+	}
+	return nil
+}
+
+// Remote reports whether the archive is fetched over a network.
+func (s Source) Remote() bool {
+	return strings.HasPrefix(s.Path, "http://") || strings.HasPrefix(s.Path, "https://")
 }

@@ -27,15 +27,19 @@ import (
 //go:embed *.toml
 var shipped embed.FS
 
-// Recipe is what goes into an image. The comments of debian.toml say what the
-// keys mean.
+// Recipe is what goes into an image. The comments of debian.toml and gentoo.toml
+// say what the keys mean.
 type Recipe struct {
 	Description string `toml:"description"`
 	Base        string `toml:"base"`
 	Extends     string `toml:"extends"`
 
+	Gentoo   Gentoo   `toml:"gentoo"`
 	Debian   Debian   `toml:"debian"`
+	Source   Source   `toml:"source"`
 	Packages Packages `toml:"packages"`
+	Kernel   Kernel   `toml:"kernel"`
+	Modules  Modules  `toml:"modules"`
 	System   System   `toml:"system"`
 	Users    []User   `toml:"user"`
 	Files    []File   `toml:"file"`
@@ -46,7 +50,64 @@ type Recipe struct {
 	dir  string // files named by "from" lie here; "" for shipped recipes
 }
 
-// Debian says where packages come from.
+// The bases a recipe can build on.
+const (
+	BaseGentoo    = "gentoo"
+	BaseDebian    = "debian"
+	BaseTar       = "tar"
+	BaseDirectory = "directory"
+	BaseOCI       = "oci"
+)
+
+// Gentoo says how Portage makes the system. Where stages and packages come from
+// is said in sources.conf; Variant and Profile go before what stands there.
+type Gentoo struct {
+	Variant       string   `toml:"variant"`
+	Profile       string   `toml:"profile"`
+	Use           []string `toml:"use"`      // lines for package.use
+	Keywords      []string `toml:"keywords"` // lines for package.accept_keywords
+	Licenses      []string `toml:"licenses"` // lines for package.license
+	Update        bool     `toml:"update"`   // @world before packages are added
+	Depclean      bool     `toml:"depclean"` // remove what nothing needs
+	ConfigUpdates string   `toml:"config-updates"`
+}
+
+// What becomes of configuration files of which an update brings another version
+// (Gentoo.ConfigUpdates).
+const (
+	ConfigNew  = "new"  // the update's
+	ConfigKeep = "keep" // the one that is there
+)
+
+// Source is the base where it is not a distribution: a tar archive, a directory,
+// or a container image.
+type Source struct {
+	Path   string   `toml:"path"`   // relative to the recipe; a URL for an archive; or as slate image import takes it
+	Digest string   `toml:"digest"` // SHA-256 of the archive
+	Keys   string   `toml:"keys"`   // or a file with public keys of who signed it, as PATH.asc beside it,
+	Signer []string `toml:"signer"` // and their fingerprints
+}
+
+// Kernel is the kernel's configuration where it is compiled.
+type Kernel struct {
+	Config    string   `toml:"config"`    // a whole .config; relative to the recipe
+	Fragments []string `toml:"fragments"` // files with settings that go over the distribution's
+
+	ConfigData   []byte   `toml:"-"`
+	FragmentData [][]byte `toml:"-"`
+}
+
+// Modules say which kernel modules the initramfs has.
+type Modules struct {
+	Classes        []string `toml:"classes"` // empty: all
+	Extra          []string `toml:"extra"`
+	Exclude        []string `toml:"exclude"`
+	NoFirmware     bool     `toml:"no-firmware"`
+	FirmwareBudget int      `toml:"firmware-budget"` // MiB; 0: 48
+	NoMicrocode    bool     `toml:"no-microcode"`
+}
+
+// Debian says where packages come from. What is empty comes from sources.conf.
 type Debian struct {
 	Suite          string   `toml:"suite"`
 	Components     []string `toml:"components"`
@@ -97,8 +158,9 @@ type File struct {
 
 // Script is a shell script that runs in the tree after the packages.
 type Script struct {
-	Name string `toml:"name"`
-	Run  string `toml:"run"`
+	Name    string `toml:"name"`
+	Run     string `toml:"run"`
+	Network bool   `toml:"network"` // it has to fetch something
 }
 
 // Clean says what is removed beside what every build removes.
@@ -107,6 +169,8 @@ type Clean struct {
 	Man         bool     `toml:"man"`
 	Locales     bool     `toml:"locales"`
 	KeepLocales []string `toml:"keep-locales"`
+	Development bool     `toml:"development"` // headers, static libraries, what only compiling needs
+	PackageDB   bool     `toml:"package-db"`  // the package manager's records
 }
 
 // NotFoundError names a recipe that is neither shipped nor a file.
@@ -224,11 +288,21 @@ func extend(parent, child *Recipe, text []byte) (*Recipe, error) {
 	m.System.Mask, m.System.Enable, m.System.Disable = nil, nil, nil
 	m.Debian.Components = slices.Clone(parent.Debian.Components)
 	m.Clean.KeepLocales = slices.Clone(parent.Clean.KeepLocales)
+	m.Source.Signer, m.Kernel.Fragments = slices.Clone(parent.Source.Signer), slices.Clone(parent.Kernel.Fragments)
+	m.Modules.Classes, m.Modules.Extra, m.Modules.Exclude = slices.Clone(parent.Modules.Classes), nil, nil
+	m.Gentoo.Use, m.Gentoo.Keywords, m.Gentoo.Licenses = nil, nil, nil
 	if _, err := toml.NewDecoder(bytes.NewReader(text)).Decode(&m); err != nil {
 		return nil, err
 	}
 	m.Name, m.dir, m.Extends = child.Name, child.dir, child.Extends
 	m.Packages.Install = join(parent.Packages.Install, child.Packages.Install)
+	m.Gentoo.Use = slices.Concat(parent.Gentoo.Use, child.Gentoo.Use)
+	m.Gentoo.Keywords = slices.Concat(parent.Gentoo.Keywords, child.Gentoo.Keywords)
+	m.Gentoo.Licenses = slices.Concat(parent.Gentoo.Licenses, child.Gentoo.Licenses)
+	m.Modules.Extra = join(parent.Modules.Extra, child.Modules.Extra)
+	m.Modules.Exclude = join(parent.Modules.Exclude, child.Modules.Exclude)
+	// Located already, and the text has them as they are written.
+	m.Source, m.Kernel = locatedSource(parent.Source, child.Source), locatedKernel(parent.Kernel, child.Kernel)
 	m.System.Mask = join(parent.System.Mask, child.System.Mask)
 	m.System.Enable = join(parent.System.Enable, child.System.Enable)
 	m.System.Disable = join(parent.System.Disable, child.System.Disable)
@@ -253,6 +327,21 @@ func join(a, b []string) []string {
 	return out
 }
 
+func locatedSource(parent, child Source) Source {
+	if child.Path == "" {
+		return parent
+	}
+	return child
+}
+
+func locatedKernel(parent, child Kernel) Kernel {
+	if child.Config == "" {
+		child.Config = parent.Config
+	}
+	child.Fragments = slices.Concat(parent.Fragments, child.Fragments)
+	return child
+}
+
 // locateFiles makes the paths of "from" relative to the working directory, as
 // long as we know which recipe they stand in.
 func (r *Recipe) locateFiles() {
@@ -260,6 +349,21 @@ func (r *Recipe) locateFiles() {
 		if f.From != "" && !filepath.IsAbs(f.From) {
 			r.Files[i].From = filepath.Join(r.dir, f.From)
 		}
+	}
+	locate := func(p *string) {
+		if *p != "" && !filepath.IsAbs(*p) && !strings.Contains(*p, ":") {
+			*p = filepath.Join(r.dir, *p)
+		}
+	}
+	locate(&r.Source.Path)
+	locate(&r.Source.Keys)
+	locate(&r.Kernel.Config)
+	for i := range r.Kernel.Fragments {
+		locate(&r.Kernel.Fragments[i])
+	}
+	// oci:DIR and docker-archive:FILE are paths, too.
+	if kind, p, ok := strings.Cut(r.Source.Path, ":"); ok && (kind == "oci" || kind == "docker-archive") && !filepath.IsAbs(p) {
+		r.Source.Path = kind + ":" + filepath.Join(r.dir, p)
 	}
 }
 
@@ -274,6 +378,22 @@ func (r *Recipe) readFiles() error {
 			r.Files[i].Data = b
 		}
 	}
+	k := &r.Kernel
+	k.FragmentData = make([][]byte, len(k.Fragments))
+	for i, p := range append([]string{k.Config}, k.Fragments...) {
+		if p == "" {
+			continue
+		}
+		b, err := os.ReadFile(p)
+		if err != nil {
+			return fmt.Errorf("kernel configuration of recipe %s: %w", r.Name, err)
+		}
+		if i == 0 {
+			k.ConfigData = b
+		} else {
+			k.FragmentData[i-1] = b
+		}
+	}
 	return nil
 }
 
@@ -285,12 +405,17 @@ func (r *Recipe) Digest() (images.Digest, error) {
 	for i := range said.Files {
 		said.Files[i].Content, said.Files[i].From = "", ""
 	}
+	said.Kernel = Kernel{}
+	said.Source.Keys = ""
 	var b bytes.Buffer
 	if err := toml.NewEncoder(&b).Encode(said); err != nil {
 		return images.Digest{}, fmt.Errorf("recipe %s: %w", r.Name, err)
 	}
 	for _, f := range r.Files {
 		fmt.Fprintf(&b, "%x\n", sha256.Sum256(f.Data))
+	}
+	for _, data := range append([][]byte{r.Kernel.ConfigData}, r.Kernel.FragmentData...) {
+		fmt.Fprintf(&b, "kernel %x\n", sha256.Sum256(data))
 	}
 	return sha256.Sum256(b.Bytes()), nil
 }

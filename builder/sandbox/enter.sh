@@ -1,5 +1,5 @@
 # Runs as the first process of new mount and process namespaces whose mounts
-# nobody else sees. Arguments: ROOT [--bind OUTSIDE INSIDE]… -- PROGRAM…
+# nobody else sees. Arguments: ROOT [--bind|--bind-ro OUTSIDE INSIDE]… -- PROGRAM…
 # All mount points were checked to be directories of the tree itself.
 root=$1
 shift
@@ -23,9 +23,12 @@ ln -s /proc/self/fd/2 "$root/dev/stderr"
 mount -t tmpfs -o nosuid,nodev,mode=755 run "$root/run"
 mkdir -p "$root/run/lock"
 mount -t tmpfs -o nosuid,nodev,mode=1777 tmp "$root/tmp"
-while [ "$1" = --bind ]; do
+while [ "$1" != -- ]; do
   mount --bind "$2" "$root/$3"
-  mount -o remount,bind,ro "$root/$3"
+  case $1 in
+  --bind) mount -o remount,bind,nosuid,nodev "$root/$3" ;;
+  *) mount -o remount,bind,ro,nosuid,nodev "$root/$3" ;;
+  esac
   shift 3
 done
 shift

@@ -27,11 +27,11 @@ var enter string
 
 // Options are what to run and how. Root and Args have to be set.
 type Options struct {
-	Root    string            // directory of the tree
-	Args    []string          // program inside the tree, and its arguments
-	Env     []string          // beside PATH, HOME, LANG and TERM
-	Network bool              // share the machine's network, and its name servers
-	Bind    map[string]string // directory outside → directory inside, read-only
+	Root    string   // directory of the tree
+	Args    []string // program inside the tree, and its arguments
+	Env     []string // beside PATH, HOME, LANG and TERM
+	Network bool     // share the machine's network, and its name servers
+	Bind    []Bind   // directories of the machine that the program sees
 	Stdin   io.Reader
 	Stdout  io.Writer    // nil: as standard error
 	Log     io.Writer    // gets the output that does not go to Stdout
@@ -39,6 +39,12 @@ type Options struct {
 
 	// Terminal is given to the program, for a shell; Stdin to Line are not used then.
 	Terminal *os.File
+}
+
+// Bind is a directory of the machine that is seen inside the tree.
+type Bind struct {
+	Outside, Inside string
+	Write           bool // the program may change it
 }
 
 // mountPoints are the directories of the tree that are mounted over. A link in
@@ -56,8 +62,8 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer root.Close()
 	points := slices.Clone(mountPoints)
-	for _, inside := range o.Bind {
-		points = append(points, inside)
+	for _, b := range o.Bind {
+		points = append(points, b.Inside)
 	}
 	for _, p := range points {
 		if err := mountPoint(root, p); err != nil {
@@ -72,8 +78,8 @@ func Run(ctx context.Context, o Options) error {
 		defer undo()
 	}
 	args := []string{"/bin/sh", "-euc", enter, "sandbox", o.Root}
-	for outside, inside := range o.Bind {
-		args = append(args, "--bind", outside, inside)
+	for _, b := range o.Bind {
+		args = append(args, map[bool]string{true: "--bind", false: "--bind-ro"}[b.Write], b.Outside, b.Inside)
 	}
 	args = append(args, "--")
 	args = append(args, o.Args...)

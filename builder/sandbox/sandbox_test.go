@@ -15,35 +15,26 @@ import (
 	"slate/builder/command"
 	"slate/builder/sandbox"
 	"slate/testbed/labtest"
+	"slate/testbed/smallroot"
 )
 
 // busybox makes a tree with a shell and the small tools.
 func busybox(t *testing.T) string {
 	t.Helper()
 	labtest.NeedRoot(t)
-	labtest.Need(t, "busybox", "ldd")
 	dir := t.TempDir()
-	libs, err := command.Output(t.Context(), command.Cmd{Args: []string{"sh", "-c", `b=$(command -v busybox); echo $b; ldd "$b" | grep -o '/[^ ]*' || :`}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, p := range strings.Fields(libs) {
-		data, err := os.ReadFile(p)
+	for p, data := range smallroot.Files(t) {
+		p = filepath.Join(dir, p)
+		if err := os.MkdirAll(filepath.Dir(p), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if target, ok := strings.CutPrefix(data, "->"); ok {
+			err = os.Symlink(target, p)
+		} else {
+			err = os.WriteFile(p, []byte(data), 0o755)
+		}
 		if err != nil {
-			t.Fatal(err)
-		}
-		if i == 0 {
-			p = "/bin/busybox"
-		}
-		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(p)), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, p), data, 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, name := range []string{"sh", "cat", "ls", "mount", "ps", "sleep", "touch", "hostname", "env", "id", "stat"} {
-		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -128,15 +119,19 @@ func TestNetwork(t *testing.T) {
 	}
 }
 
-func TestBindIsReadOnly(t *testing.T) {
+func TestBind(t *testing.T) {
 	root, outside := busybox(t), t.TempDir()
 	if err := os.WriteFile(filepath.Join(outside, "file"), []byte("shared\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out, err := run(t, sandbox.Options{Root: root, Bind: map[string]string{outside: "var/db/repos"}},
+	out, err := run(t, sandbox.Options{Root: root, Bind: []sandbox.Bind{{Outside: outside, Inside: "var/db/repos"}}},
 		`cat /var/db/repos/file; touch /var/db/repos/new 2>/dev/null && echo written || echo refused`)
 	if err != nil || out != "shared\nrefused\n" {
 		t.Errorf("bind: %q, %v", out, err)
+	}
+	_, err = run(t, sandbox.Options{Root: root, Bind: []sandbox.Bind{{Outside: outside, Inside: "var/cache", Write: true}}}, `echo made > /var/cache/new`)
+	if b, rerr := os.ReadFile(filepath.Join(outside, "new")); err != nil || rerr != nil || string(b) != "made\n" {
+		t.Errorf("bind for writing: %v, %q, %v", err, b, rerr)
 	}
 }
 
@@ -208,7 +203,7 @@ func TestHostileTree(t *testing.T) {
 	if list, err := os.ReadDir(outside); err != nil || len(list) > 0 {
 		t.Errorf("outside holds %v, %v", list, err)
 	}
-	if out, err := run(t, sandbox.Options{Root: root, Bind: map[string]string{outside: "../x"}}, "echo entered"); err == nil {
+	if out, err := run(t, sandbox.Options{Root: root, Bind: []sandbox.Bind{{Outside: outside, Inside: "../x"}}}, "echo entered"); err == nil {
 		t.Errorf("a bind outside: %q", out)
 	}
 }

@@ -4,9 +4,13 @@ package gentoo
 
 import (
 	"bytes"
+	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -14,6 +18,9 @@ import (
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	pgperrors "github.com/ProtonMail/go-crypto/openpgp/errors"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
+
+	"slate/builder/fetch"
+	"slate/images/durable"
 )
 
 // Reason says why a signature was not accepted.
@@ -74,6 +81,40 @@ func (e *SignatureError) Hint() string {
 type Keys struct {
 	ring openpgp.EntityList
 	now  func() time.Time
+}
+
+// LoadKeys reads the keys from a file, or from a URL whose answer is kept in the
+// directory cache. It asks again if a key is not among those kept, or fresh is
+// wanted because one has expired. Where keys come from does not matter: what
+// counts is their fingerprint.
+func LoadKeys(ctx context.Context, where string, fingerprints []string, cache string, fresh bool, o fetch.Options) (*Keys, error) {
+	if !strings.HasPrefix(where, "http://") && !strings.HasPrefix(where, "https://") {
+		f, err := os.Open(where)
+		if err != nil {
+			return nil, fmt.Errorf("keys: %w", err)
+		}
+		defer f.Close()
+		return ReadKeys(f, fingerprints)
+	}
+	sum := sha256.Sum256([]byte(where))
+	kept := filepath.Join(cache, fmt.Sprintf("keys-%x.gpg", sum[:6]))
+	if data, err := os.ReadFile(kept); err == nil && !fresh {
+		if k, err := ReadKeys(bytes.NewReader(data), fingerprints); err == nil {
+			return k, nil
+		}
+	}
+	data, err := fetch.Bytes(ctx, where, o)
+	if err != nil {
+		return nil, fmt.Errorf("keys: %w", err)
+	}
+	k, err := ReadKeys(bytes.NewReader(data), fingerprints)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	if err := durable.MkdirAll(cache, 0o755); err != nil {
+		return nil, err
+	}
+	return k, durable.WriteFile(kept, data, 0o644)
 }
 
 // ReadKeys reads keys, armoured or not, and keeps those with one of the
