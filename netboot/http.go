@@ -30,6 +30,7 @@ func (s *Server) httpHandler() http.Handler {
 		Report:           s.report,
 		Facts:            s.nodes.Hardware,
 		Orders:           s.nodes.Listening,
+		Config:           s.bundle,
 		TakeLog:          s.takeLog,
 		Status:           s.publicStatus,
 		Sync:             s.sync,

@@ -12,11 +12,11 @@ const LogDir = "logs"
 
 // takeLog takes a part of the log of a boot; false if there is no such boot.
 func (s *Server) takeLog(boot string, from int64, text []byte) (int64, bool, error) {
-	node, ok := s.nodes.Owner(boot)
+	node, ok := s.nodes.ByBoot(boot)
 	if !ok {
 		return 0, false, nil
 	}
-	size, err := s.logs.Append(node, boot, from, text)
+	size, err := s.logs.Append(node.Name, boot, from, text)
 	return size, true, err
 }
 

@@ -4,6 +4,7 @@ package netboot
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -60,6 +61,7 @@ type Server struct {
 	rivals   rivals
 	ipxeSeen sync.Map // MAC to the time of iPXE's last DHCP request
 
+	key              ed25519.PrivateKey // of the site; nil: not here
 	controller       []byte
 	controllerDigest images.Digest
 
@@ -191,6 +193,9 @@ func (s *Server) openController() error {
 	}
 	if err != nil {
 		return &settingsError{fmt.Errorf("site key: %w", err), "make one with: slate init"}
+	}
+	if s.key, err = images.LoadKey(s.Settings.Key); err != nil {
+		s.Log.Warn("the private site key is not here: nodes get no configuration from this appliance, and run with the defaults", "err", err)
 	}
 	s.controller, err = initramfs.ControllerCPIO(initramfs.ControllerOptions{SitePub: pub})
 	s.controllerDigest = sha256.Sum256(s.controller)

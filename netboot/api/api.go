@@ -61,6 +61,9 @@ func LogPath(boot string, from int64) string {
 	return fmt.Sprintf("%s%s/log?%s=%d", PathBoots, boot, QueryFrom, from)
 }
 
+// ConfigPath is where the signed bundle of config.d for a boot's node is.
+func ConfigPath(boot string) string { return PathBoots + boot + "/config" }
+
 // NodePath is where one node is on the admin's socket.
 func NodePath(name string) string { return PathNodes + "/" + url.PathEscape(name) }
 

@@ -45,7 +45,10 @@ type Options struct {
 	Orders func(ctx context.Context, boot string) (api.Order, bool)
 	// TakeLog takes a part of the log of the boot, and returns how much of it is here; false likewise.
 	TakeLog func(boot string, from int64, text []byte) (int64, bool, error)
-	Status  func(events bool) (api.Status, error)
+	// Config gives the signed bundle of config.d for the node of the boot;
+	// fs.ErrNotExist if there is no such boot.
+	Config func(ctx context.Context, boot string) ([]byte, error)
+	Status func(events bool) (api.Status, error)
 	// Sync serves versions to machines and other appliances, below api.PathSync;
 	// nil: it is not served.
 	Sync http.Handler
@@ -78,6 +81,9 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/facts", h.facts)
 	mux.HandleFunc("GET "+api.PathBoots+"{boot}/orders", h.orders)
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/log", h.takeLog)
+	// What is secret in it (hashes of passwords) is as safe as the network: this is
+	// the handler to serve by TLS.
+	mux.HandleFunc("GET "+api.PathBoots+"{boot}/config", h.config)
 	mux.HandleFunc("GET "+api.PathStatus, serveStatus(h.Status))
 	if h.Sync != nil {
 		mux.Handle(api.PathSync, h.Sync)
@@ -206,6 +212,22 @@ func (h *handler) event(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
+}
+
+func (h *handler) config(w http.ResponseWriter, r *http.Request) {
+	data, err := h.Config(r.Context(), r.PathValue("boot"))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		http.Error(w, "no such boot", http.StatusNotFound)
+		return
+	case err != nil:
+		h.Log.Error("configuration of a node", "boot", r.PathValue("boot"), "addr", remote(r), "err", err)
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Write(data)
 }
 
 func (h *handler) openError(w http.ResponseWriter, r *http.Request, err error) {

@@ -47,17 +47,6 @@ func (r *Registry) Get(name string) (api.Node, error) {
 	return c, nil
 }
 
-// Owner names the node that a boot belongs to; false if there is no such boot.
-func (r *Registry) Owner(boot string) (string, bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := r.byBoot[boot]
-	if n == nil {
-		return "", false
-	}
-	return n.Name, true
-}
-
 // Change changes the nodes that the targets name, all or none, and returns them
 // once it is durable. What the image and the words of the command line mean is
 // the caller's to check.

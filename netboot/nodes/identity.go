@@ -32,6 +32,16 @@ func (r *Registry) Find(f Facts) (n api.Node, ok bool) {
 	return api.Node{}, false
 }
 
+// ByBoot finds the node that a boot is of.
+func (r *Registry) ByBoot(id string) (n api.Node, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if node := r.byBoot[id]; node != nil {
+		return clone(node), true
+	}
+	return api.Node{}, false
+}
+
 // Seen finds the machine by what the admin says, else by its MAC address, else by its UUID, else by its serial
 // number, creates it at first sight, and notes what is new. It returns a copy; ok is false if there is
 // no room for one more node.
