@@ -6,7 +6,10 @@
 //
 // # Kernel parameters
 //
-//	slate.server=http://10.77.0.1:8070      the appliance
+//	slate.server=http://10.77.0.1:8070      an appliance; several words name several. The first one
+//	                                        knows slate.boot. ,weight=N ,standby ,key=KEY may follow
+//	slate.measure=2,3                       seconds a server has to answer, questions to each
+//	slate.move=failure|never                may the running machine report to another server?
 //	slate.node=lab-0a1b2c                   node name; host name of the system
 //	slate.boot=ID                           identity of this boot, for events
 //	slate.image=demo/1                      version, for people
@@ -74,6 +77,7 @@ type Boot struct {
 	Args     []string // words the kernel left for init
 	Console  *screen.Console
 	Reporter *servers.Reporter
+	Fleet    *servers.Fleet
 
 	Identity machine.Identity
 	Memory   machine.Memory
@@ -81,6 +85,7 @@ type Boot struct {
 	Lease    network.Lease
 	Lower    root.Lower    // what step system chose; the zero value: slate.nfs
 	UserData machine.Mount // the disk's user-data; the zero value: memory
+	Ranked   []servers.Ranked // the servers, best first
 	Changes  []root.Change
 	Mounts   []machine.Mount
 	Init     string // program in the new root
@@ -177,14 +182,9 @@ func (b *Boot) logFrom(from int64) []byte {
 
 // shipLog sends the log to the appliance while the controller runs; the agent goes on with it.
 func (b *Boot) shipLog(ctx context.Context) {
-	if c := b.client(); c.Usable() {
-		b.shipping.Do(func() { go servers.ShipLog(ctx, b.logFrom, c.PostLog) })
+	if b.Fleet.Usable() {
+		b.shipping.Do(func() { go servers.ShipLog(ctx, b.logFrom, b.Fleet.PostLog) })
 	}
-}
-
-// client speaks to the appliance about this boot.
-func (b *Boot) client() servers.Client {
-	return servers.Client{Server: b.Settings.Server, Boot: b.Settings.Boot}
 }
 
 // node is the machine's name: the one it was given, or one made from the address

@@ -20,15 +20,14 @@ const factsLimit = 20 * time.Second
 
 // reportHardware tells the appliance what the machine is made of.
 func (b *Boot) reportHardware(ctx context.Context) {
-	client := b.client()
-	if !client.Usable() {
+	if !b.Fleet.Usable() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, factsLimit)
 	defer cancel()
 	f := machine.ReadFacts(b.Root)
 	f.NICs = readNICs(b.Root)
-	if err := client.PostFacts(ctx, f); err != nil {
+	if err := b.Fleet.PostFacts(ctx, f); err != nil {
 		b.Note("the appliance was not told of the hardware: %v", err)
 	}
 }

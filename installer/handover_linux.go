@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"slate/installer/agent"
+	"slate/installer/machine"
 	"slate/netboot/api"
 )
 
@@ -64,9 +65,15 @@ func (b *Boot) finish() error {
 		undo()
 	}
 	// The agent delivers what the appliance did not take in time.
-	c := agent.Config{Boot: b.Settings.Boot, Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond)}
-	if b.Settings.Server != nil {
-		c.Server = b.Settings.Server.String()
+	c := agent.Config{Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond)}
+	if u, boot := b.Fleet.Known(); u != nil {
+		c.Server, c.Boot, c.Hello = u.String(), boot, b.Fleet.Introduction()
+		for _, s := range b.Fleet.Servers() {
+			c.Servers = append(c.Servers, s.String())
+		}
+	}
+	if b.Settings.Move == machine.MoveNever {
+		c.Servers, c.Hello = nil, api.Hello{}
 	}
 	if err := c.Save(RunDir); err != nil {
 		return err

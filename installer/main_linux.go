@@ -69,7 +69,7 @@ func Plan(cmdline string) string {
 // controller takes the machine through the stages. Exit status 0 tells PID 1 that
 // the new root is ready; it never ends otherwise by itself.
 func controller(ctx context.Context, args []string) int {
-	b := &Boot{Args: args, Reporter: servers.NewReporter()}
+	b := &Boot{Args: args, Reporter: servers.NewReporter(), Fleet: servers.NewFleet(nil, "")}
 	r := Runner{Stages: Stages(), Fail: b.failed}
 	if text := os.Getenv(envFailed); text != "" {
 		if b.afterCrash(ctx, text) == GiveUp {

@@ -15,6 +15,7 @@ import (
 	"slate/installer/network"
 	"slate/installer/root"
 	"slate/installer/screen"
+	"slate/installer/servers"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,8 @@ func early(_ context.Context, b *Boot) error {
 	if b.Console == nil {
 		b.openConsoles()
 	}
+	b.Fleet = servers.NewFleet(b.Settings.Servers, b.Settings.Boot)
+	b.Fleet.Moved = b.moved
 	for _, p := range b.Settings.Problems {
 		b.Note("%s", p)
 	}
@@ -223,7 +226,8 @@ func connect(ctx context.Context, b *Boot) error {
 		length = "for " + l.Duration.String()
 	}
 	b.Note("%s has the address %s from %s, %s", l.Interface, l.Address, l.Server, length)
-	b.Reporter.Start(context.WithoutCancel(ctx), b.client())
+	b.Fleet.Introduce(b.hello())
+	b.Reporter.Start(context.WithoutCancel(ctx), b.Fleet)
 	b.shipLog(context.WithoutCancel(ctx))
 	go b.reportHardware(context.WithoutCancel(ctx)) // it ends by its own limit
 	return nil
@@ -243,50 +247,13 @@ func (b *Boot) leadsToServer(ctx context.Context, l network.Lease) error {
 	return root.Reach(ctx, b.Settings.NFS.Server.String(), b.Note)
 }
 
-func hasServer(b *Boot) (bool, string) {
-	if b != nil && b.Settings.Server == nil {
-		return false, "the command line names no appliance (slate.server)"
-	}
-	return true, ""
-}
-
-// clockSlack is how far the clock may be off before the appliance's is taken.
-const clockSlack = time.Minute
-
-// checkServer asks the appliance for a sign of life. Its clock sets ours when
-// that is far off: a board with an empty battery starts in the past, where no
-// certificate is valid.
-func checkServer(ctx context.Context, b *Boot) error {
-	h, err := b.client().Check(ctx)
-	if err != nil {
-		return fmt.Errorf("the appliance does not answer: %w", err)
-	}
-	b.Note("%s answers in %.1f ms", b.Settings.Server, float64(h.RoundTrip.Microseconds())/1000)
-	if off := time.Until(h.Clock); !h.Clock.IsZero() && off.Abs() > clockSlack {
-		tv := unix.NsecToTimeval(h.Clock.UnixNano())
-		if err := unix.Settimeofday(&tv); err != nil {
-			return fmt.Errorf("set the clock: %w", err)
-		}
-		b.Note("the clock was off by %v and is now the appliance's", off.Abs().Round(time.Second))
-	}
-	return nil
-}
-
 // assemble mounts the root and makes it this machine's own.
 func assemble(ctx context.Context, b *Boot) error {
 	in := b.rootInput()
 	if !in.Lower.Valid() {
 		return errNoRoot
 	}
-	b.Note("mounting %s", in.Lower)
-	if !in.Lower.Local() {
-		rctx, cancel := context.WithTimeout(ctx, time.Minute)
-		defer cancel()
-		if err := root.Reach(rctx, in.Lower.NFS.Server.String(), b.Note); err != nil {
-			return err
-		}
-	}
-	if err := root.MountBase(ctx, in); err != nil {
+	if err := b.mountLower(ctx, &in); err != nil {
 		return err
 	}
 	b.Mounts = root.Writable(in, os.DirFS(root.Bare))

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"slate/images/transfer"
@@ -33,6 +34,9 @@ func (s *Server) httpHandler() http.Handler {
 		Config:           s.bundle,
 		TakeLog:          s.takeLog,
 		Status:           s.publicStatus,
+		Load:             s.load,
+		Sign:             s.sign,
+		Hello:            s.hello,
 		Sync:             s.sync,
 		Log:              s.Log,
 	})
@@ -91,6 +95,11 @@ func (s *Server) bootScript(facts nodes.Facts, d boot.Decision) ([]byte, error) 
 	b := ipxe.Boot{
 		Node: start.Node, Image: start.Version.Ref(), BootID: start.BootID, Server: start.Server.URL(""),
 		Kernel: kernel.URL, Cmdline: start.Cmdline(),
+	}
+	for _, v := range start.Config.Servers.Servers {
+		if v.URL != start.Server.URL("") {
+			b.Others = append(b.Others, strings.TrimSuffix(v.URL, "/")+api.PathScript)
+		}
 	}
 	for _, f := range initrds {
 		b.Initrds = append(b.Initrds, ipxe.File(f))

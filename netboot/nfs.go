@@ -21,8 +21,7 @@ import (
 )
 
 func (s *Server) serveNFS(ctx context.Context) error {
-	exports := &exports{store: s.store}
-	srv := &nfs.Server{Exports: exports, Blobs: s.store, List: exports.list, Events: s.nfsEvent, Log: s.Log}
+	srv := &nfs.Server{Exports: s.exports, Blobs: s.store, List: s.exports.list, Events: s.nfsEvent, Log: s.Log}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range s.nfs {
 		g.Go(func() error { return srv.Serve(ctx, l) })

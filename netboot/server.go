@@ -57,6 +57,8 @@ type Server struct {
 	sync     *transfer.Handler
 	grub     *grub.Configs
 	queue    *queue
+	exports  *exports
+	meter    meter
 
 	rivals   rivals
 	ipxeSeen sync.Map // MAC to the time of iPXE's last DHCP request
@@ -139,6 +141,8 @@ func (s *Server) open(ctx context.Context) error {
 	try(err)
 	try(s.openStore(ctx))
 	s.queue = newQueue(s.Settings.Queue.Boots)
+	s.exports = &exports{store: s.store}
+	s.meter = meter{root: "/", now: time.Now}
 	s.loaders = loaders{own: filepath.Join(s.Settings.Data, LoaderDir)}
 	try(s.loaders.check())
 	s.scripts, err = ipxe.New()
@@ -195,7 +199,7 @@ func (s *Server) openController() error {
 		return &settingsError{fmt.Errorf("site key: %w", err), "make one with: slate init"}
 	}
 	if s.key, err = images.LoadKey(s.Settings.Key); err != nil {
-		s.Log.Warn("the private site key is not here: nodes get no configuration from this appliance, and run with the defaults", "err", err)
+		s.Log.Warn("the private site key is not here: nodes get no configuration from this appliance, and prefer others that can sign", "err", err)
 	}
 	s.controller, err = initramfs.ControllerCPIO(initramfs.ControllerOptions{SitePub: pub})
 	s.controllerDigest = sha256.Sum256(s.controller)

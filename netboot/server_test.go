@@ -5,6 +5,7 @@ package netboot_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -335,6 +336,73 @@ func TestBootScript(t *testing.T) {
 }
 
 // slate init finds the appliance as a rival: DHCP answers, and names its loader.
+// The appliance proves its key, says what it has, and takes in a machine that no
+// boot script of its own has sent.
+func TestLoadAndHello(t *testing.T) {
+	s := newAppliance(t)
+	info := filepath.Join(s.Settings.ConfigD, "controller/server/server.info.conf")
+	if err := os.WriteFile(info, []byte("[[server]]\nurl = \"http://10.77.0.9:8070\"\nweight = 2\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	start(t, s)
+	st, err := store.Open(s.Settings.Data, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rec, err := st.Resolve(images.Ref{Name: "demo", Number: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := images.LoadPublicKeys(s.Settings.Key + netboot.PublicKeySuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tree, has := range map[string]bool{rec.Tree.String(): true, strings.Repeat("ab", 32): false} {
+		resp, err := http.Get("http://" + labAddr + ":8070" + api.PathLoad + "?nonce=0123456789abcdef&tree=" + tree)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("load: %s %q %v", resp.Status, body, err)
+		}
+		if err := images.Verify(keys, api.PurposeLoad, body, []byte(resp.Header.Get(api.SignatureHeader))); err != nil {
+			t.Errorf("the signature on %s: %v", body, err)
+		}
+		var l api.Load
+		if err := json.Unmarshal(body, &l); err != nil || l.Has != has || l.Nonce != "0123456789abcdef" || l.NFSPort != 2049 {
+			t.Errorf("load for tree %.4s = %+v, %v", tree, l, err)
+		}
+	}
+
+	c := &api.Client{Base: "http://" + labAddr + ":8070"}
+	w, err := c.Hello(t.Context(), api.Hello{MAC: "52:54:00:00:00:07", From: "a medium"})
+	if err != nil || w.Node != "node-000007" || w.Boot == "" || w.Refused != "" {
+		t.Fatalf("Hello = %+v, %v", w, err)
+	}
+	words := strings.Join(w.Words, " ")
+	for _, want := range []string{"slate.boot=" + w.Boot, "slate.server=http://10.77.0.1:8070,standby slate.server=http://10.77.0.9:8070,weight=2 slate.measure=2,3 slate.move=failure", "slate.tree=" + rec.Tree.String()} {
+		if !strings.Contains(words, want) {
+			t.Errorf("the words lack %q: %s", want, words)
+		}
+	}
+	if err := c.PostEvent(t.Context(), w.Boot, api.Event{Step: api.StepEarly, State: api.StateDone, Uptime: 1}); err != nil {
+		t.Errorf("an event of that boot: %v", err)
+	}
+	w, err = c.Hello(t.Context(), api.Hello{MAC: "52:54:00:00:00:08", From: "http://10.77.0.9:8070", Image: "lab/4"})
+	if err != nil || w.Boot == "" || len(w.Words) != 0 {
+		t.Errorf("Hello of one that runs already = %+v, %v", w, err)
+	}
+	if err := os.WriteFile(filepath.Join(s.Settings.ConfigD, "system/cboot.conf"), []byte("mode = \"ignore\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w, err = c.Hello(t.Context(), api.Hello{MAC: "52:54:00:00:00:07", From: "a medium"})
+	if err != nil || w.Boot != "" || !strings.Contains(w.Refused, "left alone") {
+		t.Errorf("Hello of one that is to be left alone = %+v, %v", w, err)
+	}
+}
+
 func TestDHCPAnswers(t *testing.T) {
 	start(t, newAppliance(t))
 	ns, err := netns.Current()

@@ -23,11 +23,16 @@ import (
 	"slate/images/tree"
 )
 
-// A Client fetches from one server. Its fields must not change once it is used.
+// A Client fetches from a server, or from the next when that dies. Its fields must not change once it is used.
 type Client struct {
-	Base string              // base URL of the server; the addresses below /v1/ are appended
-	Keys []ed25519.PublicKey // whose signatures on records are believed
-	HTTP *http.Client        // nil: one that waits 30 s for an answer to begin
+	Base string // base URL of the server; the addresses below /v1/ are appended
+	// Mirrors are base URLs of further servers. When one does not answer, or lacks
+	// what is asked for, the next goes on where it stopped.
+	Mirrors []string
+	// Moved, if set, is told when another server is taken.
+	Moved func(from, to string, why error)
+	Keys  []ed25519.PublicKey // whose signatures on records are believed
+	HTTP  *http.Client        // nil: one that notices within 15 s when a server has lost its power
 
 	Connections int            // requests at once; 0: 4
 	Memory      int64          // bytes of packs held at once; 0: 128 MiB
@@ -39,6 +44,8 @@ type Client struct {
 	limit   *rate.Limiter
 	stats   counters
 	progMu  sync.Mutex
+	server  atomic.Int64                // which of Base and Mirrors is asked
+	stall   time.Duration               // 0: defaultStall; set in tests
 	backoff func(try int) time.Duration // replaced in tests
 }
 
@@ -72,6 +79,7 @@ const (
 	maxTries           = 6 // without a byte of progress
 	maxAnswer          = 1 << 30
 	limitPiece         = 64 << 10
+	defaultStall       = 30 * time.Second // without a byte of an answer that has begun
 )
 
 func (c *Client) init() {
@@ -79,6 +87,7 @@ func (c *Client) init() {
 		if c.HTTP == nil {
 			c.HTTP = &http.Client{Transport: &http.Transport{
 				Proxy: http.ProxyFromEnvironment, MaxIdleConnsPerHost: 16, ResponseHeaderTimeout: 5 * time.Minute, IdleConnTimeout: time.Minute,
+				DialContext: dialer().DialContext,
 			}}
 		}
 		if c.Connections <= 0 {
@@ -118,9 +127,15 @@ func (c *Client) get(ctx context.Context, path string, limit int64) ([]byte, err
 	c.init()
 	var body bytes.Buffer
 	etag := ""
+	lacking := 0 // servers that do not have it
 	for try := 0; ; try++ {
-		before := body.Len()
-		done, err := c.attempt(ctx, path, &body, &etag, limit)
+		before, at := body.Len(), c.server.Load()
+		done, err := c.attempt(ctx, c.base(at), path, &body, &etag, limit)
+		missing := errors.Is(err, fs.ErrNotExist)
+		if missing && lacking < len(c.Mirrors) {
+			lacking++
+			done = false
+		}
 		if done || ctx.Err() != nil {
 			return body.Bytes(), err
 		}
@@ -131,6 +146,13 @@ func (c *Client) get(ctx context.Context, path string, limit int64) ([]byte, err
 			return nil, err
 		}
 		c.stats.retries.Add(1)
+		// With others to ask, one is given a second chance only if it was at it.
+		if body.Len() == before {
+			c.next(at, err)
+			if missing || try < len(c.Mirrors) {
+				continue // the next one has kept nobody waiting yet
+			}
+		}
 		select {
 		case <-time.After(c.backoff(try)):
 		case <-ctx.Done():
@@ -139,10 +161,33 @@ func (c *Client) get(ctx context.Context, path string, limit int64) ([]byte, err
 	}
 }
 
+// base is the URL of the nth server that is tried.
+func (c *Client) base(n int64) string {
+	if n %= int64(1 + len(c.Mirrors)); n > 0 {
+		return c.Mirrors[n-1]
+	}
+	return c.Base
+}
+
+// Server is the base URL of the server that is asked now.
+func (c *Client) Server() string { return c.base(c.server.Load()) }
+
+// next leaves the server that failed, unless another connection has already.
+func (c *Client) next(at int64, why error) {
+	if len(c.Mirrors) == 0 || !c.server.CompareAndSwap(at, at+1) {
+		return
+	}
+	if c.Moved != nil {
+		c.Moved(c.base(at), c.base(at+1), why)
+	}
+}
+
 // attempt makes one request for what is missing of body. It is done if that is
 // now all there, or will never be.
-func (c *Client) attempt(ctx context.Context, path string, body *bytes.Buffer, etag *string, limit int64) (done bool, err error) {
-	url := strings.TrimSuffix(c.Base, "/") + "/v1/" + path
+func (c *Client) attempt(ctx context.Context, base, path string, body *bytes.Buffer, etag *string, limit int64) (done bool, err error) {
+	url := strings.TrimSuffix(base, "/") + "/v1/" + path
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return true, err
@@ -175,9 +220,24 @@ func (c *Client) attempt(ctx context.Context, path string, body *bytes.Buffer, e
 	if resp.ContentLength > limit-int64(body.Len()) {
 		return true, fmt.Errorf("%s: answer of %d bytes, at most %d were expected", url, resp.ContentLength, limit)
 	}
-	n, err := io.Copy(body, io.LimitReader(c.slow(ctx, resp.Body), limit+1-int64(body.Len())))
+	// A server that hangs keeps its connections alive.
+	stall := max(c.stall, 0)
+	if stall == 0 {
+		stall = defaultStall
+	}
+	watch := time.AfterFunc(stall, func() { cancel(errStalled) })
+	defer watch.Stop()
+	alive := readerFunc(func(p []byte) (int, error) {
+		n, err := resp.Body.Read(p)
+		watch.Reset(stall)
+		return n, err
+	})
+	n, err := io.Copy(body, io.LimitReader(c.slow(ctx, alive), limit+1-int64(body.Len())))
 	c.stats.bytes.Add(n)
 	if err != nil {
+		if errors.Is(context.Cause(ctx), errStalled) {
+			err = errStalled
+		}
 		return false, fmt.Errorf("%s: %w", url, err)
 	}
 	if int64(body.Len()) > limit {
@@ -185,6 +245,12 @@ func (c *Client) attempt(ctx context.Context, path string, body *bytes.Buffer, e
 	}
 	return true, nil
 }
+
+var errStalled = errors.New("nothing more came")
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 
 // slow keeps a reader within the rate.
 func (c *Client) slow(ctx context.Context, r io.Reader) io.Reader {
@@ -248,7 +314,7 @@ func (c *Client) Record(ctx context.Context, ref images.Ref, p Policy) (Signed, 
 	s := Signed{Text: []byte(a.Record), Signature: []byte(a.Signature)}
 	err = images.Verify(c.Keys, images.PurposeRecord, s.Text, s.Signature)
 	if err != nil && !(p.AllowUnsigned && errors.Is(err, images.ErrUnsigned)) {
-		return Signed{}, fmt.Errorf("record of %s from %s: %w", ref, c.Base, err)
+		return Signed{}, fmt.Errorf("record of %s from %s: %w", ref, c.Server(), err)
 	}
 	// Only now that it is known to come from the site is it looked into.
 	if s.Record, err = images.ParseRecord(s.Text); err != nil {

@@ -11,3 +11,6 @@ import (
 func NewTestClient(base string, keys []ed25519.PublicKey, work string) *Client {
 	return &Client{Base: base, Keys: keys, Work: work, backoff: func(int) time.Duration { return time.Millisecond }}
 }
+
+// SetStall sets how long an answer may bring nothing.
+func (c *Client) SetStall(d time.Duration) { c.stall = d }

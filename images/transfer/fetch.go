@@ -279,7 +279,7 @@ func (f *fetch) single(ctx context.Context, b images.Blob) error {
 		}
 	}
 	if sha256.Sum256(data) != b.Digest {
-		return &ContentError{Blob: b, Base: f.c.Base}
+		return &ContentError{Blob: b, Base: f.c.Server()}
 	}
 	return f.put(ctx, b, bytes.NewReader(data))
 }

@@ -52,7 +52,7 @@ func (f *fetch) large(ctx context.Context, it item) error {
 		return err
 	}
 	// The digests of the chunks are the server's word only.
-	check := &verifyReader{r: part, h: sha256.New(), blob: it.Blob, base: f.c.Base}
+	check := &verifyReader{r: part, h: sha256.New(), blob: it.Blob, base: f.c.Server()}
 	err = f.put(ctx, it.Blob, check)
 	var ce *ContentError
 	if err == nil || errors.As(err, &ce) {

@@ -18,7 +18,6 @@ import (
 	"io"
 	"io/fs"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,7 +42,9 @@ const (
 
 // Config is what the controller leaves for the agent.
 type Config struct {
-	Server  string      `json:"server,omitempty"`
+	Server  string      `json:"server,omitempty"`  // that it reports to
+	Servers []string    `json:"servers,omitempty"` // where else it may, as slate.server has them, Server first
+	Hello   api.Hello   `json:"hello,omitzero"`    // what it says to those
 	Boot    string      `json:"boot,omitempty"`
 	Node    string      `json:"node,omitempty"`
 	Pending []api.Event `json:"pending,omitempty"`
@@ -164,11 +165,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.defaults(c.Node)
 	rep := servers.NewReporter(c.Pending...)
 	var tasks sync.WaitGroup
-	if u, err := url.Parse(c.Server); err == nil && c.Server != "" {
-		client := servers.Client{Server: u, Boot: c.Boot}
-		rep.Start(ctx, client)
-		tasks.Go(func() { servers.ShipLog(ctx, a.logFrom, client.PostLog) })
-		tasks.Go(func() { a.takeOrders(ctx, client.WaitOrder, rep.Add) })
+	if fleet := a.fleet(c); fleet.Usable() {
+		rep.Start(ctx, fleet)
+		tasks.Go(func() { servers.ShipLog(ctx, a.logFrom, fleet.PostLog) })
+		tasks.Go(func() { a.takeOrders(ctx, fleet.WaitOrder, rep.Add) })
 	}
 	done := make(chan struct{})
 	go func() {
@@ -183,6 +183,29 @@ func (a *Agent) Run(ctx context.Context) error {
 	tasks.Wait()
 	rep.Stop(time.Second)
 	return err
+}
+
+// fleet is what the agent reports to.
+func (a *Agent) fleet(c Config) *servers.Fleet {
+	list := c.Servers
+	if len(list) == 0 && c.Server != "" {
+		list = []string{c.Server}
+	}
+	var known []machine.Server
+	for _, text := range list {
+		s, err := machine.ParseServer(text)
+		if err != nil {
+			a.logf("%s: %v", ConfigFile, err)
+			continue
+		}
+		known = append(known, s)
+	}
+	f := servers.NewFleet(known, c.Boot)
+	f.Introduce(c.Hello)
+	f.Moved = func(from, to machine.Server, why error) {
+		a.logf("%s does not answer (%v): going on with %s", from.URL, why, to.URL)
+	}
+	return f
 }
 
 // keepLease renews the lease for as long as the machine runs. When the lease ends

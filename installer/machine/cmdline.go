@@ -54,6 +54,15 @@ func (e Export) String() string {
 	return e.Server.String() + ":" + e.Path
 }
 
+// Move says when a running machine may report to another server.
+type Move string
+
+// The answers of slate.move.
+const (
+	MoveOnFailure Move = "failure"
+	MoveNever     Move = "never"
+)
+
 // Size is a cap for a file system in memory: a part of the memory, or bytes.
 type Size struct {
 	Percent int
@@ -71,7 +80,10 @@ func (s Size) String() string {
 // Settings is what the kernel's command line tells the controller. The zero
 // value of a field means that the word was absent; ParseCmdline fills defaults.
 type Settings struct {
-	Server  *url.URL // slate.server: the appliance
+	Server  *url.URL // slate.server: the first, which gave this boot its identity
+	Servers []Server // all of them
+	Measure Measure  // slate.measure, default 2,3
+	Move    Move     // slate.move, default failure
 	Node    string   // slate.node: node name, host name of the system
 	Boot    string   // slate.boot: identity of this boot, for events
 	Image   string   // slate.image: name/number, for people
@@ -100,6 +112,7 @@ type Settings struct {
 func ParseCmdline(line string) Settings {
 	s := Settings{
 		Mode: Ask, Choice: ChooseDiskless, Timeout: 10 * time.Second, Overlay: Size{Percent: 50},
+		Measure: Measure{Timeout: 2 * time.Second, Samples: 3}, Move: MoveOnFailure,
 		ModuleOptions: map[string][]string{}, Blacklist: map[string]bool{}, Speeds: map[string]int{},
 	}
 	for _, w := range splitWords(line) {
@@ -150,7 +163,11 @@ func unquote(s string) string {
 func (s *Settings) word(w word) (err error) {
 	switch w.key {
 	case "slate.server":
-		s.Server, err = parseServer(w.value)
+		err = s.addServer(w.value)
+	case "slate.measure":
+		s.Measure, err = parseMeasure(w.value, s.Measure)
+	case "slate.move":
+		s.Move, err = oneOf(w.value, s.Move, MoveOnFailure, MoveNever)
 	case "slate.node":
 		s.Node, err = parseName(w.value)
 	case "slate.boot":

@@ -16,12 +16,15 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
+var serverKey = strings.Repeat("A", 43) + "="
+
 var digest = strings.Repeat("0123456789abcdef", 4)
 
 func TestParseCmdline(t *testing.T) {
 	def := func(edit func(*machine.Settings)) machine.Settings {
 		s := machine.Settings{
 			Mode: machine.Ask, Choice: machine.ChooseDiskless, Timeout: 10 * time.Second, Overlay: machine.Size{Percent: 50},
+			Measure: machine.Measure{Timeout: 2 * time.Second, Samples: 3}, Move: machine.MoveOnFailure,
 			ModuleOptions: map[string][]string{}, Blacklist: map[string]bool{}, Speeds: map[string]int{},
 		}
 		edit(&s)
@@ -42,12 +45,23 @@ func TestParseCmdline(t *testing.T) {
 			" slate.nfs=10.77.0.1:2049:/demo/" + digest + " slate.mode=diskless slate.choice=shell slate.timeout=0 slate.overlay=512M BOOTIF=01-52-54-00-12-34-56",
 			def(func(s *machine.Settings) {
 				s.Server = &url.URL{Scheme: "http", Host: "10.77.0.1:8070"}
+				s.Servers = []machine.Server{{URL: s.Server, Weight: 1}}
 				s.Node, s.Boot, s.Image, s.Tree = "lab-0a1b2c", "20a.1", "demo/1", digest
 				s.NFS = machine.Export{Server: netip.MustParseAddrPort("10.77.0.1:2049"), Path: "/demo/" + digest}
 				s.Mode, s.Choice, s.Timeout, s.Overlay = machine.Diskless, machine.ChooseShell, 0, machine.Size{Bytes: 512 << 20}
 				s.BootMAC = net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}
 			})},
 		{"the last one wins", "slate.mode=diskless slate.mode=ask", def(func(*machine.Settings) {})},
+		{"several servers", "slate.server=http://10.0.0.1:8070,standby slate.server=http://10.0.0.2:8070 slate.server=http://10.0.0.2:8070,weight=3,key=" + serverKey +
+			" slate.measure=5,1 slate.move=never", def(func(s *machine.Settings) {
+			s.Server = &url.URL{Scheme: "http", Host: "10.0.0.1:8070"}
+			s.Servers = []machine.Server{{URL: s.Server, Weight: 1, Standby: true}, {URL: &url.URL{Scheme: "http", Host: "10.0.0.2:8070"}, Weight: 3, Key: make([]byte, 32)}}
+			s.Measure, s.Move = machine.Measure{Timeout: 5 * time.Second, Samples: 1}, machine.MoveNever
+		})},
+		{"server's bad weight", "slate.server=http://10.0.0.1:8070,weight=0", def(problem(`slate.server: "0" is not a weight between 1 and 1000`))},
+		{"server's bad key", "slate.server=http://10.0.0.1:8070,key=x", def(problem(`slate.server: "x" is not a public key`))},
+		{"server's unknown word", "slate.server=http://10.0.0.1:8070,fast", def(problem(`slate.server: "fast" is none of weight=, standby, key=`))},
+		{"bad measure", "slate.measure=5", def(problem(`slate.measure: "5": want seconds,samples up to 30,20, taking 2,3`))},
 		{"IPv6 server", "slate.nfs=[fd00::1]:2049:/demo/1", def(func(s *machine.Settings) {
 			s.NFS = machine.Export{Server: netip.MustParseAddrPort("[fd00::1]:2049"), Path: "/demo/1"}
 		})},

@@ -7,7 +7,6 @@ package servers
 
 import (
 	"context"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -54,33 +53,6 @@ func (c Client) WaitOrder(ctx context.Context) (api.Order, error) {
 	return a.WaitOrder(ctx, c.Boot)
 }
 
-// Health is what a look at an appliance shows.
-type Health struct {
-	RoundTrip time.Duration
-	Clock     time.Time // the appliance's, zero if it did not say
-}
-
-// Check asks the appliance whether it is there. Any HTTP answer will do: an
-// appliance that refuses the question still serves roots.
-func (c Client) Check(ctx context.Context) (Health, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, strings.TrimSuffix(c.Server.String(), "/")+api.PathStatus, nil)
-	if err != nil {
-		return Health{}, err
-	}
-	start := time.Now()
-	resp, err := c.http().Do(req)
-	if err != nil {
-		return Health{}, err
-	}
-	defer resp.Body.Close()
-	h := Health{RoundTrip: time.Since(start)}
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 1<<20))
-	if t, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
-		h.Clock = t
-	}
-	return h, nil
-}
-
 // maxQueue bounds the events kept for an appliance that does not answer.
 const maxQueue = 256
 
@@ -119,8 +91,14 @@ func (r *Reporter) Add(e api.Event) {
 	}
 }
 
+// Poster is where events go: a Client, or a Fleet.
+type Poster interface {
+	Usable() bool
+	Post(context.Context, api.Event) error
+}
+
 // Start sends in the background. The pause after a failure grows to 30 s.
-func (r *Reporter) Start(ctx context.Context, c Client) {
+func (r *Reporter) Start(ctx context.Context, c Poster) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.cancel != nil || !c.Usable() {
@@ -131,7 +109,7 @@ func (r *Reporter) Start(ctx context.Context, c Client) {
 	go r.run(ctx, c)
 }
 
-func (r *Reporter) run(ctx context.Context, c Client) {
+func (r *Reporter) run(ctx context.Context, c Poster) {
 	defer close(r.stopped)
 	pause := time.Second
 	for ctx.Err() == nil {

@@ -4,7 +4,6 @@ package servers_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -124,22 +123,5 @@ func TestReporterIsBounded(t *testing.T) {
 		if e.State = api.StateNote; e.Check() != nil {
 			t.Fatalf("the appliance would refuse it: %v", e.Check())
 		}
-	}
-}
-
-func TestCheck(t *testing.T) {
-	a := &appliance{}
-	c := start(t, a)
-	h, err := c.Check(t.Context())
-	if err != nil || h.RoundTrip <= 0 || time.Since(h.Clock).Abs() > time.Minute {
-		t.Errorf("Check() = %+v, %v", h, err)
-	}
-	a.refuse = 1
-	if _, err := c.Check(t.Context()); err != nil {
-		t.Errorf("Check() of an appliance that refuses = %v: it is there all the same", err)
-	}
-	var oe interface{ Timeout() bool }
-	if _, err := (servers.Client{Server: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}}).Check(t.Context()); !errors.As(err, &oe) {
-		t.Errorf("Check() of nothing = %v", err)
 	}
 }

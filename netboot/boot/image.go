@@ -84,8 +84,8 @@ func (s Start) Cmdline() []string {
 		words = append(words, "console="+c)
 	}
 	words = append(words, b.Cmdline...)
+	words = append(words, serverWords(s.Server.URL(""), s.Config.Servers)...)
 	return append(words,
-		"slate.server="+s.Server.URL(""),
 		"slate.node="+s.Node,
 		"slate.boot="+s.BootID,
 		"slate.image="+s.Version.Ref(),
@@ -97,6 +97,25 @@ func (s Start) Cmdline() []string {
 		"slate.overlay="+s.Config.Tmpfs.Limit.Total,
 		"BOOTIF="+s.BootIF,
 	)
+}
+
+// serverWords name the servers. The first is the one that speaks here, which knows
+// the boot; if the site's list does not have it, it is the last resort.
+func serverWords(own string, info config.ServerInfo) []string {
+	if len(info.Servers) == 0 {
+		return []string{"slate.server=" + own}
+	}
+	first := config.Server{URL: own, Standby: true}
+	var others []string
+	for _, v := range info.Servers {
+		if v.URL == own {
+			first = v
+		} else {
+			others = append(others, "slate.server="+v.Word())
+		}
+	}
+	words := append([]string{"slate.server=" + first.Word()}, others...)
+	return append(words, fmt.Sprintf("slate.measure=%d,%d", info.Measure.Timeout, info.Measure.Samples), "slate.move="+info.Running.Move)
 }
 
 // Files returns what the loader fetches: the kernel, then the parts of the

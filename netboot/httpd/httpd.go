@@ -49,6 +49,12 @@ type Options struct {
 	// fs.ErrNotExist if there is no such boot.
 	Config func(ctx context.Context, boot string) ([]byte, error)
 	Status func(events bool) (api.Status, error)
+	// Load says how much there is to do, and whether the tree is here.
+	Load func(tree images.Digest) api.Load
+	// Sign signs with the site key; "" if this appliance does not have it.
+	Sign func(purpose string, text []byte) string
+	// Hello takes in a machine that comes by itself, from the address.
+	Hello func(h api.Hello, addr string) (api.Welcome, error)
 	// Sync serves versions to machines and other appliances, below api.PathSync;
 	// nil: it is not served.
 	Sync http.Handler
@@ -85,6 +91,8 @@ func New(o Options) http.Handler {
 	// the handler to serve by TLS.
 	mux.HandleFunc("GET "+api.PathBoots+"{boot}/config", h.config)
 	mux.HandleFunc("GET "+api.PathStatus, serveStatus(h.Status))
+	mux.HandleFunc("GET "+api.PathLoad, h.load)
+	mux.HandleFunc("POST "+api.PathHello, h.hello)
 	if h.Sync != nil {
 		mux.Handle(api.PathSync, h.Sync)
 	}

@@ -80,6 +80,11 @@ func newFixture(t *testing.T) *fixture {
 		TakeLog: func(boot string, from int64, text []byte) (int64, bool, error) {
 			return from + int64(len(text)), boot == "b1", nil
 		},
+		Load: func(tree images.Digest) api.Load { return api.Load{NFSPort: 2049, Has: tree == kernel, Waiting: 3} },
+		Sign: func(purpose string, text []byte) string { return purpose + " signed" },
+		Hello: func(h api.Hello, addr string) (api.Welcome, error) {
+			return api.Welcome{Node: "node of " + h.MAC + " at " + addr, Boot: "b7", Words: []string{"slate.node=x"}}, nil
+		},
 		Status: func(bool) (api.Status, error) {
 			return api.Status{Address: "10.0.0.1", Images: []string{"demo/1"}}, nil
 		},

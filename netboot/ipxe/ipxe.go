@@ -48,30 +48,36 @@ type Boot struct {
 	Kernel              string // URL
 	Initrds             []File
 	Cmdline             []string
+	Others              []string // boot scripts of other servers, asked when this one fails
 }
+
+// query tells who asks, with what only the loader knows.
+const query = "?mac=${netX/mac}&uuid=${uuid}&serial=${serial:uristring}&product=${product:uristring}&platform=${platform}&arch=${buildarch}"
 
 // Boot returns the script that loads and starts a kernel.
 func (s *Scripts) Boot(b Boot) ([]byte, error) {
 	return s.render("boot.ipxe.tmpl", struct {
 		Boot
+		Query string
 		retry
-	}{b, newRetry()})
+	}{b, query, newRetry()})
 }
 
 // Ask returns the script that asks the appliance again, with the facts that
 // only the loader knows. script is the URL of the boot script, without a query.
 func (s *Scripts) Ask(server, script string) ([]byte, error) {
-	return s.render("ask.ipxe.tmpl", ask{Server: server, Script: script, retry: newRetry()})
+	return s.render("ask.ipxe.tmpl", ask{Server: server, Script: script, Query: query, retry: newRetry()})
 }
 
 // Wait returns the script that tells a machine its place in the queue, waits, and
 // asks again.
 func (s *Scripts) Wait(server, script, node string, place int, wait time.Duration) ([]byte, error) {
-	return s.render("ask.ipxe.tmpl", ask{Server: server, Script: script, Node: node, Place: place, Wait: int(wait.Seconds()), retry: newRetry()})
+	return s.render("ask.ipxe.tmpl", ask{Server: server, Script: script, Query: query, Node: node, Place: place, Wait: int(wait.Seconds()), retry: newRetry()})
 }
 
 type ask struct {
 	Server, Script string
+	Query          string
 	Node           string // that waits for its turn; "": none
 	Place, Wait    int
 	retry
