@@ -31,11 +31,11 @@ func mirror(t *testing.T, s *site, wrap func(http.Handler) http.Handler) *httpte
 // Three servers: the first is killed in the middle, the second is dead from the
 // start, the third brings the rest, and only the rest.
 func TestNextServerGoesOn(t *testing.T) {
-	files := map[string][]byte{"large": random(99, 40_000_000)}
-	for i := range 30 {
-		files[fmt.Sprint("f", i)] = random(i, 900_000)
+	files := map[string][]byte{"large": random(99, 12_000_000)}
+	for i := range 20 {
+		files[fmt.Sprint("f", i)] = random(i, 400_000)
 	}
-	total := int64(40_000_000 + 30*900_000)
+	total := int64(12_000_000 + 20*400_000)
 	s := newSite(t, nil)
 	s.commit(t, files)
 
