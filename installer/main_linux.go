@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"slate/installer/agent"
+	"slate/installer/health"
 	"slate/installer/machine"
 	"slate/installer/root"
 	"slate/installer/screen"
@@ -33,6 +34,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return modprobe(ctx, args[3:]) // as the kernel calls its modprobe
 	case len(args) > 1 && args[1] == controllerRole && os.Getppid() == 1:
 		return controller(ctx, args[2:])
+	case len(args) == 2 && args[1] == agent.ProbeRole:
+		return probe(ctx, os.Stdin, stdout, stderr)
 	case len(args) > 1 && args[1] == "plan":
 		fmt.Fprint(stdout, Plan(strings.Join(args[2:], " ")))
 		return 0
@@ -106,6 +109,19 @@ func (b *Boot) afterCrash(ctx context.Context, text string) Decision {
 	}
 }
 
+// probe looks at the health of the system for the agent.
+func probe(ctx context.Context, in io.Reader, out, stderr io.Writer) int {
+	err := agent.EnterSystem()
+	if err == nil {
+		err = health.Serve(ctx, health.Here(), in, out)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return 1
+	}
+	return 0
+}
+
 // modprobe loads what the kernel asks for by name.
 func modprobe(ctx context.Context, names []string) int {
 	x, err := machine.ReadModuleIndex(os.DirFS("/"), machine.Release())
@@ -124,6 +140,27 @@ func modprobe(ctx context.Context, names []string) int {
 	return 0
 }
 
+// outside leaves the system's root for the agent's directory, with /proc at hand.
+func outside(run func(proc *os.Root, dir *os.File) error) error {
+	proc, err := os.OpenRoot("/proc")
+	if err != nil {
+		return err
+	}
+	defer proc.Close()
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Chroot(RunDir); err != nil {
+		return err
+	}
+	if err := unix.Chdir("/"); err != nil {
+		return err
+	}
+	return run(proc, dir)
+}
+
 func runAgent(ctx context.Context) int {
 	// The kernel log is the one place that is there before, during and after
 	// every other log of the system; syslog and the journal read it too.
@@ -134,18 +171,10 @@ func runAgent(ctx context.Context) int {
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o644)
 	// Away from the root that hangs on us: nothing of it is ever touched again,
 	// and systemd sees at shut-down that we do not keep it busy.
-	proc, err := os.OpenRoot("/proc")
-	if err == nil {
-		defer proc.Close()
-		err = unix.Chroot(RunDir)
-	}
-	if err == nil {
-		err = unix.Chdir("/")
-	}
-	if err == nil {
-		a := agent.Agent{Dir: "/", Proc: proc.FS(), Log: log}
-		err = a.Run(ctx)
-	}
+	err = outside(func(proc *os.Root, dir *os.File) error {
+		a := agent.Agent{Dir: "/", Proc: proc.FS(), Log: log, Probe: agent.Probe("/"+filepath.Base(agentProgram), dir)}
+		return a.Run(ctx)
+	})
 	if err != nil {
 		fmt.Fprintf(log, "slate-agent: %s\n", screen.Plain(err.Error()))
 		return 1

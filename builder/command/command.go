@@ -37,6 +37,7 @@ type Cmd struct {
 	Stdout  io.Writer         // gets the raw standard output; nil: it is treated like standard error
 	Log     io.Writer         // gets all output that does not go to Stdout; may be nil
 	Line    func(line string) // called for each line of that output, from one goroutine at a time; may be nil
+	Files   []*os.File        // open files that the program gets from descriptor 3 on
 	Grace   time.Duration     // between SIGTERM and SIGKILL on cancellation; 0: 5 s
 	Isolate bool              // own mount, process, IPC and host name namespaces: nothing of it survives it, and it is killed without grace; needs root
 	// NoNetwork adds a network namespace with nothing in it to Isolate.
@@ -98,6 +99,7 @@ func Run(ctx context.Context, c Cmd) error {
 	cmd := exec.Command(c.Args[0], c.Args[1:]...)
 	cmd.Dir, cmd.Env, cmd.Stdin = c.Dir, c.Env, c.Stdin
 	cmd.Stdout, cmd.Stderr = c.Stdout, out
+	cmd.ExtraFiles = c.Files
 	if c.Stdout == nil {
 		cmd.Stdout = out // the same writer twice: exec then uses one pipe and keeps the order
 	}

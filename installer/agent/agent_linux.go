@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"slate/installer/health"
 	"slate/installer/machine"
 	"slate/installer/network"
 	"slate/installer/servers"
@@ -48,6 +49,9 @@ type Config struct {
 	Boot    string      `json:"boot,omitempty"`
 	Node    string      `json:"node,omitempty"`
 	Pending []api.Event `json:"pending,omitempty"`
+
+	Health      health.Spec   `json:"health"`
+	HealthLimit time.Duration `json:"health-limit,omitempty"` // 0: DefaultHealthLimit
 }
 
 // Save writes the configuration.
@@ -65,6 +69,8 @@ type Agent struct {
 	Dir  string // where its files are: /run/slate, which it has as its root
 	Proc fs.FS  // /proc
 	Log  io.Writer
+	// Probe looks at the health of the system; nil: nobody looks.
+	Probe func(context.Context, health.Spec) (health.Result, error)
 
 	now    func() time.Time
 	extend func(context.Context, network.Lease, network.Action) (network.Lease, error)
@@ -178,6 +184,9 @@ func (a *Agent) Run(ctx context.Context) error {
 			rep.Add(api.Event{Step: api.StepLogin, State: api.StateDone, Uptime: machine.Uptime()})
 		}
 	}()
+	if a.Probe != nil {
+		tasks.Go(func() { a.watchHealth(ctx, c.Health, c.HealthLimit, rep.Add) })
+	}
 	err = a.keepLease(ctx)
 	<-done
 	tasks.Wait()

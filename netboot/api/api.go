@@ -88,6 +88,7 @@ const (
 	StepRoot      Step = "root"
 	StepHandover  Step = "handover"
 	StepLogin     Step = "login"
+	StepHealth    Step = "health" // whether all runs that must; it can change while the system runs
 )
 
 // State says what became of a step.

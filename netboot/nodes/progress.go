@@ -33,7 +33,7 @@ func Progress(n api.Node, since, now time.Time) api.Progress {
 		p.Condition, p.Text = api.Failed, last.Text
 	case system && !b.Heard.IsZero() && quiet > deaf:
 		p.Condition, p.Since, p.Text = api.Off, b.Heard, "its agent was last heard then"
-	case system && (last.Step == api.StepLogin || now.Sub(last.Time) > silence):
+	case system && (rank(last.Step) >= rank(api.StepLogin) || now.Sub(last.Time) > silence):
 		p.Condition = api.Running
 	case quiet <= silence || last.Step == api.StepSystem: // there it may wait for a person
 	case rank(last.Step) < rank(api.StepKernel):

@@ -15,7 +15,7 @@ import (
 // order ranks the steps, so that a step seen for the second time tells a new
 // boot from a repetition within one.
 var order = []api.Step{api.StepDHCP, api.StepLoader, api.StepScript, api.StepKernel, api.StepEarly, api.StepSelfCheck, api.StepHardware,
-	api.StepNetwork, api.StepServer, api.StepConfig, api.StepSystem, api.StepVersion, api.StepRoot, api.StepHandover, api.StepLogin}
+	api.StepNetwork, api.StepServer, api.StepConfig, api.StepSystem, api.StepVersion, api.StepRoot, api.StepHandover, api.StepLogin, api.StepHealth}
 
 // staleBoot is how long a boot that got no further than its loader is waited
 // for: a request after that is a new attempt.

@@ -50,14 +50,14 @@ func TestDiskless(t *testing.T) {
 }
 
 // checkLog reads on the appliance what the machine wrote while it started: the
-// controller's lines, and its agent's.
+// controller's lines, and its agent's, which looks at the system's health from inside.
 func checkLog(t *testing.T, s *site, n *lab.Node) {
 	node := strings.TrimSpace(s.Run(n, commandLimit, "hostname"))
 	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
 	defer cancel()
 	var out strings.Builder
 	p, err := s.StartSpec(ctx, process.Spec{Name: "node-logs", Argv: s.args("node", "logs", node, "--follow"), Log: &out,
-		Ready: &process.Ready{Line: regexp.MustCompile("slate-agent: the system asks for a login")}})
+		Ready: &process.Ready{Line: regexp.MustCompile("slate-agent: health: done: default.target")}})
 	if err != nil {
 		t.Fatal(err)
 	}
