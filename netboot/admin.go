@@ -61,7 +61,8 @@ func (s *Server) adminHandler() http.Handler {
 		Acts: map[string]func(context.Context, []string) ([]api.Done, error){
 			"forget": s.forget,
 			"wake":   s.wake,
-			"reboot": s.reboot,
+			"reboot": s.order(api.OrderReboot, "told to restart"),
+			"update": s.order(api.OrderUpdate, "told to update"),
 		},
 		Logs:   nodeLogs{s.logs, s.nodes.Get},
 		Status: s.status,
@@ -117,11 +118,13 @@ func (s *Server) each(targets []string, do func(api.Node) (string, error)) ([]ap
 	return done, nil
 }
 
-// reboot tells the agents of running nodes to restart their machines.
-func (s *Server) reboot(_ context.Context, targets []string) ([]api.Done, error) {
-	return s.each(targets, func(n api.Node) (string, error) {
-		return "told to restart", s.nodes.Order(n.Name, api.Order{Do: api.OrderReboot})
-	})
+// order gives the agents of running nodes an order.
+func (s *Server) order(do, said string) func(context.Context, []string) ([]api.Done, error) {
+	return func(_ context.Context, targets []string) ([]api.Done, error) {
+		return s.each(targets, func(n api.Node) (string, error) {
+			return said, s.nodes.Order(n.Name, api.Order{Do: do})
+		})
+	}
 }
 
 // wake sends each card of the nodes a magic packet.

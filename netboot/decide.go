@@ -56,6 +56,9 @@ func (s *Server) explain(_ context.Context, name string) (api.Explanation, error
 	}
 	d := s.decide(n, mac, s.towardsText(n.Address))
 	e := api.Explanation{Node: n.Name, Lines: d.Lines}
+	if d.Err == nil && !d.Ignore {
+		e.Version = d.Start.Version.Ref()
+	}
 	if d.Err != nil {
 		e.Error, e.Hint = d.Err.Error(), hintOf(d.Err)
 	}

@@ -53,8 +53,8 @@ func (a *Agent) obey(o api.Order, tell func(api.Event)) {
 	}
 	switch o.Do {
 	case "": // none came for a while
-	case api.OrderReboot:
-		note("told to restart")
+	case api.OrderReboot, api.OrderUpdate: // a machine without a disk gets its version at the start
+		note("told to %s", map[string]string{api.OrderReboot: "restart", api.OrderUpdate: "update: restarting"}[o.Do])
 		if err := a.restart(); err != nil {
 			note("cannot restart: %v", err)
 		}

@@ -160,13 +160,18 @@ type Order struct {
 	Do string `json:"do"`
 }
 
-// OrderReboot makes a node restart in an orderly way.
-const OrderReboot = "reboot"
+// The orders.
+const (
+	OrderReboot = "reboot" // restart in an orderly way
+	OrderUpdate = "update" // go to the version that the appliance has for the node now
+)
 
 // Explanation is a boot decision in words.
 type Explanation struct {
 	Node  string   `json:"node"`
 	Lines []Reason `json:"lines"`
+	// Version is what the node would run, e.g. lab/3; empty if it is not started.
+	Version string `json:"version,omitempty"`
 	// Error says why the node is not started, with what to do about it.
 	Error string `json:"error,omitempty"`
 	Hint  string `json:"hint,omitempty"`

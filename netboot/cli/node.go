@@ -27,6 +27,7 @@ type nodeCmd struct {
 	Group   nodeGroupCmd   `cmd:"" help:"Put nodes into groups, or take them out."`
 	Wake    nodeWakeCmd    `cmd:"" help:"Switch nodes on, by Wake-on-LAN."`
 	Reboot  nodeRebootCmd  `cmd:"" help:"Restart nodes that run."`
+	Update  nodeUpdateCmd  `cmd:"" help:"Bring nodes to the version that they are to run now, a few at a time."`
 	Forget  nodeForgetCmd  `cmd:"" help:"Remove nodes and all that is known of them."`
 }
 
