@@ -82,7 +82,7 @@ func (n labName) client(f func(*supervisor.Client) error) error {
 
 type labUpCmd struct {
 	labName
-	Nodes     []string `help:"The machines, by firmware: bios, uefi, uefi-secure." default:"bios,uefi" placeholder:"FIRMWARE"`
+	Nodes     []string `help:"The machines, by firmware: bios, uefi, uefi-secure, uefi-arm64." default:"bios,uefi" placeholder:"FIRMWARE"`
 	Memory    int      `help:"Memory of each machine, in MiB." default:"1024"`
 	CPUs      int      `name:"cpus" help:"Processors of each machine." default:"1"`
 	NIC       []string `name:"nic" help:"Model of each network card, as QEMU names it; several for several cards." default:"virtio-net-pci" placeholder:"MODEL"`
@@ -146,9 +146,9 @@ func (c *labUpCmd) config() (supervisor.Config, error) {
 	seen := map[string]int{}
 	for _, fw := range c.Nodes {
 		switch qemu.Firmware(fw) {
-		case qemu.BIOS, qemu.UEFI, qemu.UEFISecure:
+		case qemu.BIOS, qemu.UEFI, qemu.UEFISecure, qemu.UEFIARM64:
 		default:
-			return conf, usageError{fmt.Errorf("--nodes %s: not bios, uefi or uefi-secure", fw)}
+			return conf, usageError{fmt.Errorf("--nodes %s: not bios, uefi, uefi-secure or uefi-arm64", fw)}
 		}
 		s := lab.NodeSpec{Name: fw, Firmware: qemu.Firmware(fw), Memory: c.Memory, CPUs: c.CPUs}
 		if seen[fw]++; seen[fw] > 1 {

@@ -14,13 +14,14 @@ import (
 )
 
 // Disk is a drive of a machine: a new empty one of Size, a new one that starts
-// with the contents of Base and leaves it alone, or an existing File that is used
-// as it is.
+// with the contents of Base and leaves it alone, an existing File that is used as
+// it is, or one that shows the files of Dir and cannot be written to.
 type Disk struct {
 	Size   int64  // bytes, of a new disk
 	Base   string // raw file that a new disk starts from; Size may be larger
 	File   string // existing file
 	Format string // raw or qcow2, of File; new disks are raw, or qcow2 over a Base
+	Dir    string // see qemu.Disk
 
 	Bus      string // see qemu.Disk
 	Serial   string // see qemu.Disk
@@ -47,13 +48,15 @@ func (l *Lab) makeDisks(s NodeSpec) ([]qemu.Disk, error) {
 			err = makeOverlay(file, d)
 		case d.Size > 0:
 			err = makeEmpty(file, d.Size)
+		case d.Dir != "":
+			_, err = os.Stat(d.Dir)
 		default:
-			err = errors.New("neither size nor file")
+			err = errors.New("neither size nor file nor directory")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("disk %d: %w", i, err)
 		}
-		disks = append(disks, qemu.Disk{File: file, Format: format, Bus: d.Bus, Serial: d.Serial,
+		disks = append(disks, qemu.Disk{File: file, Format: format, Dir: d.Dir, Bus: d.Bus, Serial: d.Serial,
 			ReadOnly: d.ReadOnly, CDROM: d.CDROM, Faults: d.Faults})
 	}
 	return disks, nil

@@ -134,7 +134,11 @@ func (l *Lab) makeVars(s NodeSpec) (string, error) {
 	}
 	b, err := os.ReadFile(template)
 	if errors.Is(err, os.ErrNotExist) {
-		return "", &Error{fmt.Errorf("firmware: %w", err), "install the package ovmf"}
+		pkg := "ovmf"
+		if s.Firmware == qemu.UEFIARM64 {
+			pkg = "qemu-efi-aarch64"
+		}
+		return "", &Error{fmt.Errorf("firmware: %w", err), "install the package " + pkg}
 	} else if err != nil {
 		return "", err
 	}
@@ -193,7 +197,7 @@ func (n *Node) Start(ctx context.Context) error {
 func (n *Node) config() (qemu.Config, []*wire, error) {
 	s := n.Spec
 	c := qemu.Config{
-		Name: s.Name, Firmware: s.Firmware, Memory: s.Memory, CPUs: s.CPUs, Accel: qemu.DetectAccel(),
+		Name: s.Name, Firmware: s.Firmware, Memory: s.Memory, CPUs: s.CPUs, Accel: s.Firmware.Accel(),
 		UUID: n.UUID(), Serial: "LAB-" + s.Name, Clock: s.Clock,
 		Disks: n.disks, Boot: s.Boot, VarsFile: n.vars, UEFINet: s.UEFINet,
 		Kernel: s.Kernel, Initrd: s.Initrd, Append: s.Append, Extra: s.Extra,

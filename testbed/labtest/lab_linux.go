@@ -45,9 +45,14 @@ func New(t testing.TB, o lab.Options) *Lab {
 	return l
 }
 
+// On is the same lab for a part of the test, whose failures are its own. The lab
+// ends with the test that it was made for.
+func (l *Lab) On(t testing.TB) *Lab { return &Lab{l.Lab, t} }
+
 // Node makes a machine and switches it on.
 func (l *Lab) Node(s lab.NodeSpec) *lab.Node {
 	l.t.Helper()
+	Need(l.t, s.Firmware.Program())
 	if code, vars := s.Firmware.FirmwareFiles(); code != "" {
 		NeedFile(l.t, code, vars)
 	}

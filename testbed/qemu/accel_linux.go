@@ -30,7 +30,7 @@ func (a Accel) arg() string {
 	return "tcg,thread=multi"
 }
 
-// Program is the emulator's name.
+// Program is the name of the emulator of nearly all machines.
 const Program = "qemu-system-x86_64"
 
 // kvmLimit is how long the probe's guest may take. It needs a fraction of a
@@ -45,6 +45,14 @@ func DetectAccel() Accel {
 		return a
 	}
 	return detectOnce()
+}
+
+// Accel is how this computer executes what the firmware's machine runs.
+func (f Firmware) Accel() Accel {
+	if f == UEFIARM64 {
+		return TCG // another processor's code
+	}
+	return DetectAccel()
 }
 
 var detectOnce = sync.OnceValue(func() Accel {

@@ -22,24 +22,35 @@ import (
 type Firmware string
 
 // The kinds of firmware. UEFISecure has Microsoft's keys enrolled and enforces
-// them.
+// them. UEFIARM64 is that of another processor, which the machine then has.
 const (
 	BIOS       Firmware = "bios"
 	UEFI       Firmware = "uefi"
 	UEFISecure Firmware = "uefi-secure"
+	UEFIARM64  Firmware = "uefi-arm64"
 )
 
-// FirmwareFiles returns the code and the template of the variables, from
-// Debian's package ovmf; none for BIOS, which QEMU carries.
+// FirmwareFiles returns the code and the template of the variables, from Debian's
+// packages ovmf and qemu-efi-aarch64; none for BIOS, which QEMU carries.
 func (f Firmware) FirmwareFiles() (code, vars string) {
-	const dir = "/usr/share/OVMF/"
+	const x64, arm64 = "/usr/share/OVMF/", "/usr/share/AAVMF/"
 	switch f {
 	case UEFI:
-		return dir + "OVMF_CODE_4M.fd", dir + "OVMF_VARS_4M.fd"
+		return x64 + "OVMF_CODE_4M.fd", x64 + "OVMF_VARS_4M.fd"
 	case UEFISecure:
-		return dir + "OVMF_CODE_4M.ms.fd", dir + "OVMF_VARS_4M.ms.fd"
+		return x64 + "OVMF_CODE_4M.ms.fd", x64 + "OVMF_VARS_4M.ms.fd"
+	case UEFIARM64:
+		return arm64 + "AAVMF_CODE.fd", arm64 + "AAVMF_VARS.fd"
 	}
 	return "", ""
+}
+
+// Program is the emulator of the processor that runs the firmware.
+func (f Firmware) Program() string {
+	if f == UEFIARM64 {
+		return "qemu-system-aarch64"
+	}
+	return Program
 }
 
 // Config describes a machine. The zero value of a field is its default.
@@ -89,6 +100,7 @@ type NIC struct {
 type Disk struct {
 	File     string
 	Format   string // raw or qcow2; default: raw
+	Dir      string // instead of File: a FAT partition with the files of this directory
 	Bus      string // virtio, sata, nvme, scsi, usb; default: virtio
 	Serial   string // default: disk and its number
 	ReadOnly bool
@@ -112,7 +124,7 @@ const (
 	nicFd    = 5
 )
 
-// Args returns the arguments of qemu-system-x86_64 for c, without its name. The
+// Args returns the arguments of the firmware's Program for c, without its name. The
 // process needs the serial port's socket as descriptor 3, the monitor's as 4, and
 // then the files of the cards.
 func Args(c Config) ([]string, error) {
@@ -160,12 +172,16 @@ func (a *args) add(s ...string) { *a = append(*a, s...) }
 func (a *args) machine(c Config) error {
 	// graphics=off makes SeaBIOS show its screen on the serial port as well.
 	machine := "q35,graphics=off"
+	screen := []string{"-vga", "std"}
 	switch c.Firmware {
 	case BIOS:
-	case UEFI, UEFISecure:
+	case UEFI, UEFISecure, UEFIARM64:
 		code, _ := c.Firmware.FirmwareFiles()
 		if c.VarsFile == "" {
 			return errors.New("UEFI without a file for its variables")
+		}
+		if c.Firmware == UEFIARM64 {
+			machine, screen = "virt", []string{"-device", "virtio-gpu-pci"}
 		}
 		if c.Firmware == UEFISecure {
 			// Only code in system management mode may write the variables.
@@ -175,7 +191,7 @@ func (a *args) machine(c Config) error {
 		a.add("-drive", "if=pflash,format=raw,unit=0,readonly=on,file="+escape(code),
 			"-drive", "if=pflash,format=raw,unit=1,file="+escape(c.VarsFile))
 	default:
-		return fmt.Errorf("firmware %q: not one of bios, uefi, uefi-secure", c.Firmware)
+		return fmt.Errorf("firmware %q: not one of bios, uefi, uefi-secure, uefi-arm64", c.Firmware)
 	}
 	a.add("-machine", machine, "-accel", c.Accel.arg(), "-cpu", "max",
 		"-smp", strconv.Itoa(c.CPUs), "-m", strconv.Itoa(c.Memory))
@@ -193,7 +209,9 @@ func (a *args) machine(c Config) error {
 			a.add("-fw_cfg", fmt.Sprintf("name=opt/org.tianocore/IP%sPXESupport,string=%s", v[2:], yesNo(on)))
 		}
 	}
-	a.add("-display", "none", "-vga", "std", "-device", "virtio-rng-pci",
+	a.add("-display", "none")
+	a.add(screen...)
+	a.add("-device", "virtio-rng-pci",
 		"-chardev", fmt.Sprintf("socket,id=serial,fd=%d", serialFd), "-serial", "chardev:serial",
 		"-chardev", fmt.Sprintf("socket,id=monitor,fd=%d", qmpFd), "-mon", "chardev=monitor,mode=control")
 	return nil
@@ -272,10 +290,13 @@ func blockdev(id string, d Disk) (string, error) {
 		format = "raw"
 	}
 	file := object{"driver": "file", "filename": d.File}
+	if d.Dir != "" {
+		file = object{"driver": "vvfat", "dir": d.Dir, "rw": false}
+	}
 	if len(d.Faults) > 0 {
 		file = object{"driver": "blkdebug", "inject-error": d.Faults, "image": file}
 	}
-	top := object{"driver": format, "node-name": id, "file": file, "discard": "unmap", "read-only": d.ReadOnly || d.CDROM}
+	top := object{"driver": format, "node-name": id, "file": file, "discard": "unmap", "read-only": d.ReadOnly || d.CDROM || d.Dir != ""}
 	b, err := json.Marshal(top)
 	return string(b), err
 }

@@ -25,12 +25,13 @@ func TestArgs(t *testing.T) {
 		{"uefi", qemu.Config{Name: "u", Firmware: qemu.UEFI, VarsFile: "/lab/u,vars.fd", Memory: 512, CPUs: 2, Accel: qemu.KVM, UEFINet: map[string]bool{"ipv6": false},
 			NICs: []qemu.NIC{{MAC: mac}, {Model: "e1000e", MAC: mac}, {MAC: mac, ROM: "/roms/x.rom"}}}},
 		{"uefi-secure", qemu.Config{Name: "s", Firmware: qemu.UEFISecure, VarsFile: "/lab/s.fd", Clock: time.Date(2016, 2, 29, 23, 59, 0, 0, time.UTC)}},
+		{"uefi-arm64", qemu.Config{Name: "a", Firmware: qemu.UEFIARM64, VarsFile: "/lab/a.fd", NICs: []qemu.NIC{{MAC: mac}}}},
 		{"disks", qemu.Config{Name: "d", Boot: []string{"disk2", "net"}, NICs: []qemu.NIC{{MAC: mac}}, Disks: []qemu.Disk{
 			{File: "/lab/a,b.qcow2", Format: "qcow2", Serial: "WD-1"},
 			{File: "/lab/c.raw", Bus: "sata", ReadOnly: true},
 			{File: "/lab/d.raw", Bus: "nvme", Faults: []qemu.Fault{{Event: "write_aio", Errno: 5, Sector: &sector, Once: true}}},
 			{File: "/lab/e.raw", Bus: "usb"}, {File: "/lab/f.raw", Bus: "usb"},
-			{File: "/lab/g.iso", Bus: "scsi", CDROM: true}}}},
+			{File: "/lab/g.iso", Bus: "scsi", CDROM: true}, {Dir: "/lab/esp"}}}},
 		{"kernel", qemu.Config{Name: "k", Kernel: "/boot/k", Initrd: "/boot/i", Append: "console=ttyS0 a=b,c", Extra: []string{"-no-reboot"}}},
 	} {
 		t.Run(c.file, func(t *testing.T) {
@@ -58,7 +59,7 @@ func TestArgsRefuses(t *testing.T) {
 		conf qemu.Config
 		want string
 	}{
-		{qemu.Config{Firmware: "coreboot"}, `machine m: firmware "coreboot": not one of bios, uefi, uefi-secure`},
+		{qemu.Config{Firmware: "coreboot"}, `machine m: firmware "coreboot": not one of bios, uefi, uefi-secure, uefi-arm64`},
 		{qemu.Config{Firmware: qemu.UEFI}, "machine m: UEFI without a file for its variables"},
 		{qemu.Config{NICs: []qemu.NIC{{}}}, `machine m: network card 0: MAC address ""`},
 		{qemu.Config{Disks: []qemu.Disk{{File: "/x", Bus: "floppy"}}}, `machine m: disk 0 (/x): no such disk on bus "floppy"`},

@@ -52,7 +52,7 @@ func Start(ctx context.Context, c Config, spec process.Spec, events func(Event))
 	defer qmpEnd.Close()
 
 	spec.Name = "qemu " + c.Name
-	spec.Argv = append([]string{Program}, argv...)
+	spec.Argv = append([]string{c.Firmware.Program()}, argv...)
 	spec.Files = []*os.File{serialEnd, qmpEnd}
 	for _, n := range c.NICs {
 		spec.Files = append(spec.Files, n.File)
