@@ -84,6 +84,11 @@ func Decide(f Facts) Decision {
 		d.Err = err
 		return d
 	}
+	if p := processor(f.Firmware); p != "" && rec.Arch != "" && rec.Arch != p && !(p == "amd64" && rec.Arch == "i386") {
+		d.Err = &NoImageError{fmt.Sprintf("%s is for %s, and this machine is %s", rec.Ref(), rec.Arch, f.Firmware),
+			"name an image for " + p + " in its boot.conf, or with slate node set --image"}
+		return d
+	}
 	say("kernel", rec.Kernel.Release, "of %s, with the appliance's controller%s", rec.Ref(), map[bool]string{true: " and the version's modules"}[rec.Modules != nil])
 	if b.Mode == config.ModeAsk {
 		limit := fmt.Sprintf("after %d s", b.Timeout)
@@ -96,6 +101,18 @@ func Decide(f Facts) Decision {
 	show.BootID = "<new>"
 	say("command line", strings.Join(show.Cmdline(), " "), "words: %s; consoles: %s; the rest is the appliance's", f.Config.Origin(file, "cmdline"), f.Config.Origin(file, "console"))
 	return d
+}
+
+// processor is what runs the firmware, in the words of an image's record; "" if
+// that cannot be told.
+func processor(firmware string) string {
+	switch firmware {
+	case ArchBIOS.String(), ArchX64.String(), ArchX64HTTP.String():
+		return "amd64"
+	case ArchARM64.String(), ArchARM64HTTP.String():
+		return "arm64"
+	}
+	return ""
 }
 
 func describe(ref images.Ref) string {

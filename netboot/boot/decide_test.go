@@ -15,7 +15,7 @@ import (
 )
 
 func version(name string, number int) images.Record {
-	return images.Record{Name: name, Number: number, Tree: images.Digest{byte(number)},
+	return images.Record{Name: name, Number: number, Arch: "amd64", Tree: images.Digest{byte(number)},
 		Kernel: &images.Kernel{Release: "6.1", Blob: images.Blob{Digest: images.Digest{1}, Size: 1}}}
 }
 
@@ -68,6 +68,7 @@ func TestDecide(t *testing.T) {
 			"image|demo@stable|named by slate node set", "command line|console=tty0 debug slate.server|words: slate node set"}},
 		{"ignored", config.Scope{Node: "pc1", Set: config.Set{Mode: "ignore"}}, "BIOS", nil, "/0 true", "", []string{"mode|ignore|slate node set", "answer|none|DHCP gives it no loader"}},
 		{"firmware without a loader", config.Scope{Node: "pc1"}, "architecture 77", stable, "demo/3 false", "", []string{"loader|none|no loader for architecture 77"}},
+		{"for another processor", config.Scope{Node: "pc1"}, "UEFI arm64", stable, "demo/3 false", "demo/3 is for amd64, and this machine is UEFI arm64", []string{"loader|snponly-arm64.efi|UEFI arm64 PXE"}},
 		{"nothing published", config.Scope{Node: "pc1"}, "BIOS", nil, "/0 false", "the store is empty", nil},
 		{"no such image", config.Scope{Node: "lost"}, "BIOS", stable, "/0 false", "image lost@stable (named by nodes/lost/system/boot.conf:1): there is no image lost", nil},
 		{"no kernel", config.Scope{Node: "bare"}, "BIOS", stable, "nokernel/1 false", "nokernel/1 has no kernel", []string{"version|nokernel/1|the newest"}},
