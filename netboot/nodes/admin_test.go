@@ -384,7 +384,12 @@ func TestProgress(t *testing.T) {
 		{"agent listens", up, at(8950), start, 9000, api.Progress{Condition: api.Running, Step: api.StepLogin, Since: at(12)}},
 		{"agent gone", up, at(100), start, 9000, api.Progress{Condition: api.Off, Step: api.StepLogin, Since: at(100), Text: "its agent was last heard then"}},
 		{"appliance was not there to hear it", up, at(100), at(8950), 9000, api.Progress{Condition: api.Running, Step: api.StepLogin, Since: at(12)}},
-		{"disk was booted", []api.Event{ev(1, api.StepDHCP, api.StateDone, "")}, time.Time{}, start, 9000, api.Progress{Condition: api.Off, Step: api.StepDHCP, Since: at(1), Text: "went no further than step dhcp"}},
+		{"disk was booted", []api.Event{ev(1, api.StepDHCP, api.StateDone, "")}, time.Time{}, start, 9000, api.Progress{Condition: api.Off, Step: api.StepDHCP, Since: at(1), Text: "it did not fetch what it was told to load: a firewall in the way, or a bad cable"}},
+		{"does not take its address", []api.Event{ev(1, api.StepDHCP, api.StateStart, "")}, time.Time{}, start, 90, api.Progress{Condition: api.Booting, Step: api.StepDHCP, Since: at(1), Text: "it did not take the address that it was offered: another server's, or a bad cable"}},
+		{"loader does not get through", []api.Event{ev(1, api.StepDHCP, api.StateDone, ""), ev(2, api.StepLoader, api.StateDone, "")}, time.Time{}, start, 90, api.Progress{Condition: api.Booting, Step: api.StepLoader, Since: at(2), Text: "its loader did not ask for the boot script: a firewall before the HTTP port, or Secure Boot refused the loader"}},
+		{"loads no kernel", []api.Event{ev(1, api.StepScript, api.StateDone, "")}, time.Time{}, start, 90, api.Progress{Condition: api.Booting, Step: api.StepScript, Since: at(1), Text: "it did not load the kernel that its boot script names"}},
+		{"loads slowly", []api.Event{ev(1, api.StepScript, api.StateDone, ""), ev(80, api.StepKernel, api.StateNote, "kernel")}, time.Time{}, start, 90, api.Progress{Condition: api.Booting, Step: api.StepScript, Since: at(1)}},
+		{"takes its time", []api.Event{ev(1, api.StepKernel, api.StateDone, "")}, time.Time{}, start, 90, api.Progress{Condition: api.Booting, Step: api.StepKernel, Since: at(1)}},
 		{"hangs", []api.Event{ev(1, api.StepKernel, api.StateDone, "")}, time.Time{}, start, 9000, api.Progress{Condition: api.Failed, Step: api.StepKernel, Since: at(1), Text: "no word since"}},
 		{"waits for a person", []api.Event{ev(1, api.StepSystem, api.StateStart, "")}, time.Time{}, start, 9000, api.Progress{Condition: api.Booting, Step: api.StepSystem, Since: at(1)}},
 		{"nothing yet", nil, time.Time{}, start, 5, api.Progress{Condition: api.Booting, Step: api.StepDHCP, Since: start}},
@@ -396,6 +401,10 @@ func TestProgress(t *testing.T) {
 				t.Errorf("Progress (-want +got):\n%s", diff)
 			}
 		})
+	}
+	queued := api.Node{Seen: at(85), Boots: []api.Boot{{Started: start, Last: ev(1, api.StepLoader, api.StateDone, ""), Word: at(2)}}}
+	if p := Progress(queued, start, at(90)); p.Text != "" {
+		t.Errorf("of a machine that waits for its turn and was seen 5 s ago it is said: %s", p.Text)
 	}
 	if p := Progress(api.Node{}, start, start); p.Condition != api.Off {
 		t.Errorf("a node without boots is %s, want off", p.Condition)
