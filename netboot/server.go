@@ -210,8 +210,7 @@ func (s *Server) openController() error {
 func (s *Server) listen(ctx context.Context) error {
 	var errs []error
 	for _, n := range s.local() {
-		tcp := func(what string, port int, to *[]net.Listener) {
-			var lc net.ListenConfig
+		tcp := func(what string, lc net.ListenConfig, port int, to *[]net.Listener) {
 			l, err := lc.Listen(ctx, "tcp4", net.JoinHostPort(n.addr.String(), strconv.Itoa(port)))
 			if err != nil {
 				errs = append(errs, PortError(what, "tcp", port, err))
@@ -219,8 +218,8 @@ func (s *Server) listen(ctx context.Context) error {
 			}
 			*to = append(*to, l)
 		}
-		tcp("http", s.Settings.HTTP.Port, &s.http)
-		tcp("nfs", s.Settings.NFS.Port, &s.nfs)
+		tcp("http", httpListener, s.Settings.HTTP.Port, &s.http)
+		tcp("nfs", net.ListenConfig{}, s.Settings.NFS.Port, &s.nfs)
 		c, err := tftp.Listen(ctx, netip.AddrPortFrom(n.addr, uint16(s.Settings.TFTP.Port)))
 		if err != nil {
 			errs = append(errs, err)

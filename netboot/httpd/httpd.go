@@ -186,20 +186,28 @@ func (h *handler) immutable(w http.ResponseWriter, r *http.Request, d images.Dig
 	w.Header().Set("ETag", `"`+d.String()+`"`)
 	w.Header().Set("Cache-Control", immutable)
 	start := time.Now()
-	http.ServeContent(w, r, "", time.Time{}, content)
+	out := &sent{ResponseWriter: w}
+	http.ServeContent(out, r, "", time.Time{}, content)
 
 	q := r.URL.Query()
 	boot, part := q.Get(api.QueryBoot), q.Get(api.QueryPart)
-	if boot == "" || r.Context().Err() != nil || len(part) > maxQuery {
+	if boot == "" || len(part) > maxQuery {
 		return
 	}
 	size, err := content.Seek(0, io.SeekEnd)
 	if err != nil {
 		return
 	}
-	e := api.Event{Step: api.StepKernel, State: api.StateNote, Text: fmt.Sprintf("%s: %.1f MB in %.2f s", part, float64(size)/1e6, time.Since(start).Seconds())}
-	if q.Get(api.QueryLast) != "" {
-		e.State = api.StateDone
+	e := api.Event{Step: api.StepKernel, State: api.StateNote}
+	switch {
+	case out.err != nil || r.Context().Err() != nil:
+		e.State = api.StateFailed
+		e.Text = fmt.Sprintf("%s: the connection broke after %.1f of %.1f MB and %.0f s", part, float64(out.n)/1e6, float64(size)/1e6, time.Since(start).Seconds())
+	default:
+		e.Text = fmt.Sprintf("%s: %.1f MB in %.2f s", part, float64(size)/1e6, time.Since(start).Seconds())
+		if q.Get(api.QueryLast) != "" {
+			e.State = api.StateDone
+		}
 	}
 	h.Report(boot, e)
 }

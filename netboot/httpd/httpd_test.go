@@ -224,3 +224,25 @@ func TestDownloadsOfABootAreReported(t *testing.T) {
 		t.Errorf("events = %q, want %q", got, want)
 	}
 }
+
+// A machine that goes away in the middle of its kernel leaves a reason behind.
+func TestBrokenDownloadIsReported(t *testing.T) {
+	events := make(chan api.Event, 1)
+	srv := httptest.NewServer(httpd.New(httpd.Options{
+		Controller: make([]byte, 64<<20), ControllerDigest: controller,
+		Report: func(_ string, e api.Event) bool { events <- e; return true },
+	}))
+	defer srv.Close()
+	resp, err := srv.Client().Get(srv.URL + api.ControllerPath(controller) + "?boot=b1&part=controller.cpio&last=1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(resp.Body, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	e := <-events
+	if e.Step != api.StepKernel || e.State != api.StateFailed || !strings.Contains(e.Text, "controller.cpio: the connection broke after ") || !strings.Contains(e.Text, " of 67.1 MB") {
+		t.Errorf("event = %+v, want kernel failed, with how much came through", e)
+	}
+}
