@@ -238,7 +238,7 @@ func (j *job) make(ctx context.Context) (*tree.Tree, images.Digest, error) {
 		return nil, images.Digest{}, err
 	}
 	j.meta.step("reading the tree", "")
-	return j.st.AddDir(ctx, j.root)
+	return j.st.AddDirAfresh(ctx, j.root)
 }
 
 // notePackages lists the packages, if the records of them will be cleaned away.
@@ -283,7 +283,7 @@ func (j *job) packages(ctx context.Context) (images.Digest, error) {
 		return digest, nil // it is laid out, and that is what counts
 	}
 	j.meta.step("keeping the tree with its packages", "")
-	_, digest, err = j.st.AddDir(ctx, j.root)
+	_, digest, err = j.st.AddDirAfresh(ctx, j.root)
 	if err != nil {
 		return digest, err
 	}

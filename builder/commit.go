@@ -27,6 +27,9 @@ type Source struct {
 	Dir  string
 	Tar  io.Reader
 	Name string // of the tar, for messages and for how it is compressed
+	// Afresh reads every file of the directory, also those that have not changed
+	// since it was committed before.
+	Afresh bool
 }
 
 // Meta is what the record says beside what the tree itself tells.
@@ -69,6 +72,8 @@ func Commit(ctx context.Context, st *store.Store, source Source, meta Meta) (ima
 
 func add(ctx context.Context, st *store.Store, s Source) (*tree.Tree, images.Digest, error) {
 	switch {
+	case s.Dir != "" && s.Tar == nil && s.Afresh:
+		return st.AddDirAfresh(ctx, s.Dir)
 	case s.Dir != "" && s.Tar == nil:
 		return st.AddDir(ctx, s.Dir)
 	case s.Tar != nil && s.Dir == "":

@@ -22,8 +22,19 @@ import (
 
 // AddDir stores the files below dir and their tree list. The directory is read
 // with file descriptors only, so paths may be longer than the kernel takes in
-// one piece. Other file systems mounted below it, and sockets, are left out.
+// one piece. Other file systems mounted below it, and sockets, are left out. Files
+// that have not changed since the directory was added before are not read again.
 func (s *Store) AddDir(ctx context.Context, dir string) (*tree.Tree, images.Digest, error) {
+	return s.addDir(ctx, dir, true)
+}
+
+// AddDirAfresh does the same but reads every file, and remembers none: for a
+// directory that will not come again, or whose time stamps are not to be believed.
+func (s *Store) AddDirAfresh(ctx context.Context, dir string) (*tree.Tree, images.Digest, error) {
+	return s.addDir(ctx, dir, false)
+}
+
+func (s *Store) addDir(ctx context.Context, dir string, remember bool) (*tree.Tree, images.Digest, error) {
 	root, err := os.Open(dir)
 	if err != nil {
 		return nil, images.Digest{}, err
@@ -41,7 +52,18 @@ func (s *Store) AddDir(ctx context.Context, dir string) (*tree.Tree, images.Dige
 		return nil, images.Digest{}, err
 	}
 	w := &walker{g: g, top: dir, dev: st.Dev, seen: map[inodeKey]string{}}
-	return g.finish(w.dir(root, ".", &st))
+	if remember {
+		if w.cache, err = s.openStatCache(root, &st); err != nil {
+			g.in.abort()
+			return nil, images.Digest{}, err
+		}
+	}
+	t, d, err := g.finish(w.dir(root, ".", &st))
+	if err == nil {
+		w.cache.save(s)
+		s.log.Debug("directory read", "dir", dir, "entries", t.Len(), "unchanged", w.unread)
+	}
+	return t, d, err
 }
 
 // inodeKey tells inodes apart.
@@ -52,6 +74,9 @@ type walker struct {
 	top  string
 	dev  uint64
 	seen map[inodeKey]string // first path of inodes with several names
+
+	cache  *statCache // nil: nothing is known
+	unread int        // files that were not read, as they have not changed
 }
 
 func (w *walker) fail(path, op string, err error) error {
@@ -60,7 +85,7 @@ func (w *walker) fail(path, op string, err error) error {
 
 // dir adds a directory that is open as f, and all below it.
 func (w *walker) dir(f *os.File, path string, st *unix.Stat_t) error {
-	e := statEntry(st)
+	e := entryOf(st)
 	var err error
 	if e.Xattrs, err = fileXattrs(int(f.Fd())); err != nil {
 		return w.fail(path, "read attributes of", err)
@@ -108,9 +133,12 @@ func (w *walker) entry(dirfd int, name, path string) error {
 		w.seen[key] = path
 	}
 	if kind == unix.S_IFREG {
+		if known, err := w.known(path, &st); known || err != nil {
+			return err
+		}
 		return w.file(dirfd, name, path)
 	}
-	e := statEntry(&st)
+	e := entryOf(&st)
 	if kind == unix.S_IFLNK {
 		var err error
 		if e.Target, err = readlinkat(dirfd, name); err != nil {
@@ -124,7 +152,7 @@ func (w *walker) entry(dirfd int, name, path string) error {
 func (w *walker) subdir(dirfd int, name, path string, st *unix.Stat_t) error {
 	if st.Dev != w.dev {
 		w.g.s.log.Debug("other file system left out", "path", path)
-		w.g.add(path, statEntry(st))
+		w.g.add(path, entryOf(st))
 		return nil
 	}
 	f, err := openat(dirfd, name, unix.O_DIRECTORY)
@@ -133,6 +161,25 @@ func (w *walker) subdir(dirfd int, name, path string, st *unix.Stat_t) error {
 	}
 	defer f.Close()
 	return w.dir(f, path, st)
+}
+
+// known adds a file whose content is in the store and known not to have changed.
+func (w *walker) known(path string, st *unix.Stat_t) (bool, error) {
+	if st.Dev != w.dev {
+		return false, nil
+	}
+	c, ok := w.cache.find(st)
+	if !ok {
+		return false, nil
+	}
+	if there, err := w.g.s.has(c.digest); err != nil || !there {
+		return false, err
+	}
+	e := entryOf(st)
+	e.Size, e.Digest, e.Xattrs = st.Size, c.digest, c.xattrs
+	w.g.done(w.g.add(path, e))
+	w.unread++
+	return true, nil
 }
 
 func (w *walker) file(dirfd int, name, path string) error {
@@ -166,7 +213,10 @@ func (w *walker) read(f *os.File, st *step) error {
 		if before.Mode&unix.S_IFMT != unix.S_IFREG {
 			return errChanging
 		}
-		e := statEntry(&before)
+		if before.Dev == w.dev {
+			w.cache.prepare(&before, w.g.s.now())
+		}
+		e := entryOf(&before)
 		var err error
 		if e.Xattrs, err = fileXattrs(int(f.Fd())); err != nil {
 			return err
@@ -177,8 +227,11 @@ func (w *walker) read(f *os.File, st *step) error {
 			if err := unix.Fstat(int(f.Fd()), &after); err != nil {
 				return err
 			}
-			if e.Size == before.Size && before.Size == after.Size && before.Mtim == after.Mtim {
+			if e.Size == before.Size && stampOf(&before) == stampOf(&after) {
 				st.e = e
+				if before.Dev == w.dev {
+					w.cache.learn(&before, &e)
+				}
 				return nil
 			}
 		}
@@ -268,7 +321,7 @@ var statTypes = map[uint32]tree.Type{
 	unix.S_IFCHR: tree.Char, unix.S_IFIFO: tree.Fifo, unix.S_IFSOCK: tree.Socket,
 }
 
-func statEntry(st *unix.Stat_t) tree.Entry {
+func entryOf(st *unix.Stat_t) tree.Entry {
 	e := tree.Entry{
 		Type: statTypes[st.Mode&unix.S_IFMT], Mode: st.Mode & 0o7777, UID: st.Uid, GID: st.Gid,
 		MtimeNs: nanoseconds(time.Unix(st.Mtim.Unix())),

@@ -257,8 +257,27 @@ func (s *Store) clearStaging() error {
 			errs = append(errs, os.RemoveAll(s.path("staging", e.Name())))
 		}
 	}
+	errs = append(errs, s.forgetStats())
 	for _, dir := range append(names, "../trees") {
 		errs = append(errs, durable.RemoveTemps(s.path("images", dir)))
+	}
+	return errors.Join(errs...)
+}
+
+// statsFor is how long a directory's files are remembered if it does not come again.
+const statsFor = 90 * 24 * time.Hour
+
+// forgetStats removes what is known about directories that came long ago.
+func (s *Store) forgetStats() error {
+	list, err := os.ReadDir(s.path("cache", "stat"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	errs := []error{err}
+	for _, e := range list {
+		if fi, err := e.Info(); err == nil && s.now().Sub(fi.ModTime()) > statsFor {
+			errs = append(errs, os.Remove(s.path("cache", "stat", e.Name())))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -28,6 +28,7 @@ func (s *Store) putTree(t *tree.Tree) error {
 	d := t.Digest()
 	path := s.TreePath(d)
 	if _, err := os.Stat(path); err == nil {
+		s.trees.add(d, t)
 		now := s.now()
 		return os.Chtimes(path, now, now) // keep gc off it, as for blobs
 	}

@@ -187,6 +187,7 @@ type imageImportCmd struct {
 	Name    string `required:"" help:"Image to make a version of." placeholder:"NAME"`
 	Publish string `help:"Also point this channel to the version." placeholder:"CHANNEL"`
 	Note    string `help:"Remark kept with the version." placeholder:"TEXT"`
+	Afresh  bool   `help:"Read every file of a directory, also those whose size and times say that they have not changed since the last import."`
 }
 
 // Help says what happens to the source.
@@ -258,7 +259,7 @@ func (c *imageImportCmd) source(ctx context.Context, a *app, st *store.Store) (s
 		return src, nil, err
 	}
 	if fi.IsDir() {
-		return builder.Source{Dir: c.Source}, func() {}, nil
+		return builder.Source{Dir: c.Source, Afresh: c.Afresh}, func() {}, nil
 	}
 	f, err := os.Open(c.Source)
 	if err != nil {
