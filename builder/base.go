@@ -232,7 +232,7 @@ func (j *job) verifyTar(ctx context.Context, s recipes.Source, raw string) error
 func (j *job) directory(ctx context.Context) (base, error) {
 	dir := j.o.Recipe.Source.Path
 	j.meta.step("reading", "%s", dir)
-	t, d, err := j.st.AddDir(ctx, dir)
+	t, d, err := j.st.AddDirAfresh(ctx, dir)
 	if err != nil {
 		return base{}, err
 	}

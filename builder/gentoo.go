@@ -328,7 +328,7 @@ func (j *job) overlays(ctx context.Context, c *gentoo.Config, b *base) error {
 			c.Overlays[name] = "var/db/repos/" + name
 			b.bind = append(b.bind, sandbox.Bind{Outside: dir, Inside: c.Overlays[name]})
 			// Its content is an input, too.
-			_, d, err := j.st.AddDir(ctx, dir)
+			_, d, err := j.st.AddDirAfresh(ctx, dir)
 			if err != nil {
 				return err
 			}
