@@ -5,6 +5,8 @@ package machine
 import (
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -30,7 +32,7 @@ func ReadFacts(root string) api.Facts {
 	if m, err := ReadMemory(root); err == nil {
 		f.MemoryMiB = int(m.Total >> 20)
 	}
-	f.Disks = readDisks(root)
+	f.Disks = ReadDisks(root)
 	return f
 }
 
@@ -51,13 +53,14 @@ func readCPU(root string) (model string, processors int) {
 // maxDisks is how many drives the appliance is told of.
 const maxDisks = 32
 
-// readDisks lists the drives that are real: those with a device behind them.
-func readDisks(root string) []api.Disk {
+// ReadDisks lists the drives that are real: those with a device behind them.
+func ReadDisks(root string) []api.Disk {
 	entries, _ := os.ReadDir(filepath.Join(root, "/sys/block"))
 	var disks []api.Disk
 	for _, e := range entries {
 		dir := filepath.Join("/sys/block", e.Name())
-		if _, err := os.Stat(filepath.Join(root, dir, "device")); err != nil || strings.HasPrefix(e.Name(), "sr") || strings.HasPrefix(e.Name(), "fd") {
+		if _, err := os.Stat(filepath.Join(root, dir, "device")); err != nil || strings.HasPrefix(e.Name(), "sr") || strings.HasPrefix(e.Name(), "fd") ||
+			strings.HasPrefix(e.Name(), "mmcblk") && strings.TrimRight(e.Name(), "0123456789") != "mmcblk" { // eMMC's boot areas
 			continue
 		}
 		sectors, err := strconv.ParseInt(text(root, dir+"/size"), 10, 64)
@@ -72,8 +75,9 @@ func readDisks(root string) []api.Disk {
 			d.Serial = clip(string(page[4:])) // SCSI's unit serial number page, as SATA drives have it too
 		}
 		if link, err := os.Readlink(filepath.Join(root, dir)); err == nil {
-			d.Transport = transport(link)
+			d.Transport, d.Path = transport(link), busPath(root, link)
 		}
+		d.ID = diskID(d, text(root, dir+"/device/vendor"))
 		disks = append(disks, d)
 	}
 	return disks
@@ -88,6 +92,59 @@ func transport(path string) string {
 		}
 	}
 	return ""
+}
+
+// diskID is what udev's links in /dev/disk/by-id are called, as far as it can be made
+// from what the kernel says.
+func diskID(d api.Disk, vendor string) string {
+	if d.Serial == "" {
+		return ""
+	}
+	words := []string{d.Model, d.Serial}
+	prefix := d.Transport
+	switch d.Transport {
+	case "sata":
+		prefix = "ata"
+	case "virtio":
+		words = words[1:]
+	case "usb", "scsi":
+		words = append([]string{vendor}, words...)
+	}
+	words = slices.DeleteFunc(words, func(w string) bool { return w == "" })
+	id := prefix + "-" + strings.ReplaceAll(strings.Join(words, "_"), " ", "_")
+	if d.Transport == "usb" {
+		id += "-0:0"
+	}
+	return id
+}
+
+var pciAddress = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
+
+// busPath is what udev's links in /dev/disk/by-path are called: where the drive is
+// plugged in. link is the drive's path in /sys.
+func busPath(root, link string) string {
+	out := ""
+	dir := filepath.Join(root, "/sys/block")
+	for _, p := range strings.Split(link, "/") {
+		dir = filepath.Join(dir, p)
+		switch {
+		case pciAddress.MatchString(p):
+			out = "pci-" + p
+		case out == "":
+		case strings.HasPrefix(p, "ata"):
+			if port := text("", filepath.Join(dir, "ata_port", p, "port_no")); port != "" {
+				out += "-ata-" + port
+			}
+		case strings.HasPrefix(p, "nvme") && strings.Contains(p[4:], "n"):
+			out += "-nvme-" + p[strings.LastIndex(p, "n")+1:]
+		case strings.Contains(p, "-") && strings.Contains(p, ":") && p[0] >= '0' && p[0] <= '9': // a USB interface: 1-2.1:1.0
+			_, port, _ := strings.Cut(p, "-")
+			out += "-usb-0:" + port
+		case strings.Count(p, ":") == 3 && !strings.Contains(out, "-ata-"):
+			out += "-scsi-" + p
+		}
+	}
+	return out
 }
 
 // text reads one short word or line.

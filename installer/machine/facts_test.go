@@ -58,9 +58,9 @@ func TestReadFacts(t *testing.T) {
 		Vendor: "Maker", Product: "Box " + strings.Repeat("x", 116), UUID: "aabbccdd-0000-1111-2222-333344445555", BIOSVersion: "1.2[2J", Firmware: "UEFI", SecureBoot: true,
 		CPU: "A Processor 3000", Cores: 2, MemoryMiB: 2048,
 		Disks: []api.Disk{
-			{Name: "nvme0n1", Model: "FLASH", Serial: "N1", Size: 4000 * 512, Transport: "nvme"},
-			{Name: "sda", Model: "SPINNING", Serial: "S3R1AL", Size: 1000 * 512, Transport: "sata"},
-			{Name: "vda", Serial: "virt1", Size: 2000 * 512, Transport: "virtio"},
+			{Name: "nvme0n1", Model: "FLASH", Serial: "N1", Size: 4000 * 512, Transport: "nvme", ID: "nvme-FLASH_N1"},
+			{Name: "sda", Model: "SPINNING", Serial: "S3R1AL", Size: 1000 * 512, Transport: "sata", ID: "ata-SPINNING_S3R1AL"},
+			{Name: "vda", Serial: "virt1", Size: 2000 * 512, Transport: "virtio", ID: "virtio-virt1"},
 		},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

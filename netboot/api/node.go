@@ -81,6 +81,8 @@ type Disk struct {
 	Serial    string `json:"serial,omitempty"`
 	Size      int64  `json:"size"`                // bytes
 	Transport string `json:"transport,omitempty"` // sata, nvme, usb, virtio, …
+	ID        string `json:"id,omitempty"`        // as below /dev/disk/by-id
+	Path      string `json:"path,omitempty"`      // where it is plugged in, as below /dev/disk/by-path
 }
 
 // NIC is a wired network interface of a node.
@@ -120,7 +122,7 @@ func (f Facts) Check() error {
 		errs = append(errs, fmt.Errorf("facts: %d disks and %d network interfaces are over the limits of %d and %d", len(f.Disks), len(f.NICs), maxFactsDisks, maxFactsNICs))
 	}
 	for _, d := range f.Disks {
-		text("disk", d.Name, d.Model, d.Serial, d.Transport)
+		text("disk", d.Name, d.Model, d.Serial, d.Transport, d.ID, d.Path)
 		if d.Size < 0 {
 			errs = append(errs, fmt.Errorf("facts: disk %q has a negative size", d.Name))
 		}

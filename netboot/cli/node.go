@@ -166,6 +166,9 @@ func printNode(w io.Writer, n api.Node, p palette) {
 		row("setup", strings.Trim(h.Firmware+" "+h.BIOSVersion, " ")+map[bool]string{true: ", Secure Boot on"}[h.SecureBoot])
 		for _, d := range h.Disks {
 			row("disk", strings.Join(strings.Fields(fmt.Sprintf("%s %.1f GB %s %s %s", d.Name, float64(d.Size)/1e9, d.Transport, d.Model, d.Serial)), " "))
+			if d.ID != "" || d.Path != "" {
+				row("", strings.TrimSpace("by-id "+d.ID+"  path "+d.Path))
+			}
 		}
 		for _, c := range h.NICs {
 			link := "no link"
