@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+// Package bootpart writes the boot partition of an installed machine: loaders for
+// BIOS and UEFI, a kernel with its initramfs for each slot, and the counters by which
+// the loader itself falls back to the other slot when one does not come up. Files are
+// replaced by renaming whole new ones, so that there is a way to start at any moment.
+package bootpart
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"slate/images/durable"
+)
+
+// Places on the boot partition.
+const (
+	Dir        = "slate" // ours
+	configFile = "slate/grub.cfg"
+	envFile    = "slate/grubenv"
+	ConfigDir  = "slate/config" // the last good bundle of config.d
+	LogDir     = "logs"
+)
+
+// Files of a slot, below Dir/<slot>.
+const (
+	kernelFile  = "vmlinuz"
+	initrdFile  = "initrd.img"
+	cmdlineFile = "cmdline"
+	titleFile   = "title"
+)
+
+// DefaultTries is how often a slot is tried before the other one is.
+const DefaultTries = 3
+
+// Entry is what the loader needs to start a slot.
+type Entry struct {
+	Slot    string // a or b
+	Title   string // the version, for people
+	Kernel  io.Reader
+	Initrd  []io.Reader // parts, put after one another
+	Cmdline []string
+}
+
+// WriteEntry writes the files of a slot, each whole or not at all, and then the
+// loader's configuration.
+func WriteEntry(dir string, e Entry) error {
+	at := filepath.Join(dir, Dir, e.Slot)
+	if err := os.MkdirAll(at, 0o700); err != nil {
+		return err
+	}
+	if err := durable.RemoveTemps(at); err != nil {
+		return err
+	}
+	write := func(name string, r io.Reader) error {
+		return durable.Write(filepath.Join(at, name), 0o600, func(w io.Writer) error {
+			_, err := io.Copy(w, r)
+			return err
+		})
+	}
+	if err := write(kernelFile, e.Kernel); err != nil {
+		return err
+	}
+	if err := write(initrdFile, io.MultiReader(e.Initrd...)); err != nil {
+		return err
+	}
+	if err := write(titleFile, strings.NewReader(e.Title+"\n")); err != nil {
+		return err
+	}
+	if err := write(cmdlineFile, strings.NewReader(strings.Join(e.Cmdline, " ")+"\n")); err != nil {
+		return err
+	}
+	return WriteConfig(dir)
+}
+
+// WriteConfig writes the loader's configuration for the slots that have kernels.
+func WriteConfig(dir string) error {
+	var entries []Entry
+	for _, slot := range []string{"a", "b"} {
+		at := filepath.Join(dir, Dir, slot)
+		cmdline, err := os.ReadFile(filepath.Join(at, cmdlineFile)) // written last
+		if err != nil {
+			continue
+		}
+		title, _ := os.ReadFile(filepath.Join(at, titleFile))
+		entries = append(entries, Entry{Slot: slot, Title: strings.TrimSpace(string(title)), Cmdline: strings.Fields(string(cmdline))})
+	}
+	return durable.WriteFile(filepath.Join(dir, configFile), []byte(Config(entries)), 0o600)
+}
+
+// Config is the loader's configuration: the slot that grubenv names, unless its tries
+// are used up and the other has some.
+func Config(entries []Entry) string {
+	var b strings.Builder
+	b.WriteString("# Written by slate; what is changed here is lost.\n" +
+		"set env=/" + envFile + "\nload_env --file $env slot tries_a tries_b\n" +
+		"if [ \"$slot\" != b ]; then set slot=a; fi\nset default=$slot\n")
+	if len(entries) == 2 {
+		b.WriteString("if [ \"$slot\" = a -a \"$tries_a\" = 0 -a \"$tries_b\" != 0 ]; then\n" +
+			"\techo 'Slate: system A did not come up; starting system B.'\n\tset default=b\nfi\n" +
+			"if [ \"$slot\" = b -a \"$tries_b\" = 0 -a \"$tries_a\" != 0 ]; then\n" +
+			"\techo 'Slate: system B did not come up; starting system A.'\n\tset default=a\nfi\n" +
+			"if [ \"$default\" = a ]; then set fallback=b; else set fallback=a; fi\n")
+	} else if len(entries) == 1 {
+		fmt.Fprintf(&b, "set default=%s\n", entries[0].Slot)
+	}
+	b.WriteString("set timeout=2\n")
+	for _, e := range entries {
+		fmt.Fprintf(&b, "\nmenuentry %s --id %s {\n", quote("Slate: "+e.Title+", system "+strings.ToUpper(e.Slot)), e.Slot)
+		// There is no arithmetic in this language.
+		b.WriteString("\tset left=0\n")
+		for n := maxTries; n > 1; n-- {
+			fmt.Fprintf(&b, "\tif [ \"$tries_%s\" = %d ]; then set left=%d; fi\n", e.Slot, n, n-1)
+		}
+		fmt.Fprintf(&b, "\tset tries_%s=$left\n\tsave_env --file $env tries_%[1]s\n", e.Slot)
+		fmt.Fprintf(&b, "\tlinux /%s/%s/%s", Dir, e.Slot, kernelFile)
+		for _, w := range e.Cmdline {
+			b.WriteString(" " + quote(w))
+		}
+		fmt.Fprintf(&b, "\n\tinitrd /%s/%s/%s\n}\n", Dir, e.Slot, initrdFile)
+	}
+	return b.String()
+}
+
+// maxTries is the most that the loader counts down from.
+const maxTries = 9
+
+// quote makes text one word of GRUB's language in which nothing is expanded.
+func quote(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return ' '
+		}
+		return r
+	}, s)
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// Env is what the loader keeps between starts.
+type Env struct {
+	Slot  string         // the active slot
+	Tries map[string]int // left, by slot
+}
+
+const (
+	envSize   = 1024 // GRUB wants just this, and writes into it in place
+	envHeader = "# GRUB Environment Block\n"
+)
+
+// ReadEnv reads the counters. A block that is missing or damaged has no slot.
+func ReadEnv(dir string) (Env, error) {
+	e := Env{Tries: map[string]int{}}
+	b, err := os.ReadFile(filepath.Join(dir, envFile))
+	if err != nil {
+		return e, err
+	}
+	if len(b) != envSize || !bytes.HasPrefix(b, []byte(envHeader)) {
+		return e, fmt.Errorf("%s is damaged", envFile)
+	}
+	for line := range strings.Lines(string(b)) {
+		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if k == "slot" && (v == "a" || v == "b") {
+			e.Slot = v
+		}
+		if s, ok := strings.CutPrefix(k, "tries_"); ok && (s == "a" || s == "b") {
+			if n, err := strconv.Atoi(v); err == nil && n >= 0 && n <= maxTries {
+				e.Tries[s] = n
+			}
+		}
+	}
+	return e, nil
+}
+
+// WriteEnv replaces the counters.
+func WriteEnv(dir string, e Env) error {
+	var b bytes.Buffer
+	b.WriteString(envHeader)
+	fmt.Fprintf(&b, "slot=%s\ntries_a=%d\ntries_b=%d\n", e.Slot, min(e.Tries["a"], maxTries), min(e.Tries["b"], maxTries))
+	for b.Len() < envSize {
+		b.WriteByte('#')
+	}
+	return durable.WriteFile(filepath.Join(dir, envFile), b.Bytes(), 0o600)
+}
