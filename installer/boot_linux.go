@@ -18,7 +18,6 @@
 //	slate.mode=ask|diskless                 what to do without a local system
 //	slate.choice=diskless|shell|reboot|poweroff   the chooser's answer when nobody is there
 //	slate.timeout=10                        seconds until then; 0: wait for a person
-//	slate.overlay=50%                       cap of what the system may write, in memory
 //	BOOTIF=01-52-54-00-12-34-56             the interface the firmware booted from
 //	init=/bin/sh                            program to start in the root instead of /sbin/init
 //	console=...                             all consoles show the boot and take keys
@@ -29,6 +28,7 @@
 //	/init                            this program
 //	/lib/modules/RELEASE/            modules, modules.dep, .alias, .softdep, .builtin
 //	/lib/firmware/                   what drivers ask for
+//	/etc/slate/site.pub              the site's public key
 //	/etc/slate/*.sha256              digests of the files above
 //
 // # Files it leaves in the running system
@@ -64,6 +64,7 @@ import (
 	"slate/installer/screen"
 	"slate/installer/servers"
 	"slate/netboot/api"
+	"slate/netboot/config"
 )
 
 // RunDir is where the controller leaves its files in the running system.
@@ -83,14 +84,19 @@ type Boot struct {
 	Memory   machine.Memory
 	Loader   *machine.Loader
 	Lease    network.Lease
-	Lower    root.Lower    // what step system chose; the zero value: slate.nfs
-	UserData machine.Mount // the disk's user-data; the zero value: memory
+	Lower    root.Lower       // what step system chose; the zero value: slate.nfs
+	UserData machine.Mount    // the disk's user-data; the zero value: memory
 	Ranked   []servers.Ranked // the servers, best first
-	Changes  []root.Change
-	Mounts   []machine.Mount
-	Init     string // program in the new root
+	// ConfigDir is where the last good configuration is kept; empty: nowhere.
+	ConfigDir string
+	Config    *config.Node // what step config found; see config()
+	Changes   []root.Change
+	Mounts    []machine.Mount
+	Init      string // program in the new root
 
 	shipping sync.Once
+
+	configRefused error // why what the appliance sent does not count
 
 	restore []func() // undo what the kernel was told, before the hand-over
 
@@ -249,7 +255,7 @@ func (b *Boot) factsFile() string {
 	if b.Lease.Address.IsValid() {
 		line("ADDRESS", b.Lease.Address.String())
 	}
-	line("OVERLAY", b.Settings.Overlay.String())
+	line("OVERLAY", b.config().Tmpfs.Limit.Total)
 	return s.String()
 }
 

@@ -7,12 +7,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"slate/installer/agent"
 	"slate/installer/machine"
+	"slate/installer/root"
 	"slate/netboot/api"
 )
 
@@ -65,7 +68,7 @@ func (b *Boot) finish() error {
 		undo()
 	}
 	// The agent delivers what the appliance did not take in time.
-	c := agent.Config{Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond)}
+	c := agent.Config{Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond), Spaces: b.spaces()}
 	if u, boot := b.Fleet.Known(); u != nil {
 		c.Server, c.Boot, c.Hello = u.String(), boot, b.Fleet.Introduction()
 		for _, s := range b.Fleet.Servers() {
@@ -86,6 +89,23 @@ func (b *Boot) finish() error {
 	}
 	return nil
 }
+
+// spaces are the file systems that the agent keeps an eye on.
+func (b *Boot) spaces() []agent.Space {
+	out := []agent.Space{{Dir: relative(root.Upper), What: "The memory for what is written on this machine"}}
+	for _, m := range b.Mounts {
+		if m.Type == "tmpfs" && strings.HasPrefix(m.Where, root.Upper+"/") {
+			dir, _ := url.PathUnescape(strings.TrimPrefix(m.Where, root.Upper+"/"))
+			out = append(out, agent.Space{Dir: relative(m.Where), What: "The memory for what is written to /" + dir})
+		}
+	}
+	if b.UserData.What != "" {
+		out = append(out, agent.Space{Dir: relative(root.UserData), What: "The disk for what this machine keeps (user-data)"})
+	}
+	return out
+}
+
+func relative(dir string) string { return strings.TrimPrefix(dir, RunDir+"/") }
 
 func copyProgram(from, to string) error {
 	in, err := os.Open(from)

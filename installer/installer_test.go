@@ -26,7 +26,7 @@ import (
 
 // The plan that people read, with a command line as the appliance makes it.
 func TestPlanIsPrinted(t *testing.T) {
-	golden.Check(t, "testdata/plan.golden", []byte(Plan("slate.nfs=10.77.0.1:2049:/demo/"+strings.Repeat("ab", 32)+" slate.overlay=512M slate.tpyo=1")))
+	golden.Check(t, "testdata/plan.golden", []byte(Plan("slate.nfs=10.77.0.1:2049:/demo/"+strings.Repeat("ab", 32)+" slate.tpyo=1")))
 }
 
 func TestStagesAreTheDesignsSteps(t *testing.T) {

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"time"
 
-	"slate/installer/machine"
 	"slate/installer/root"
 	"slate/installer/screen"
 
@@ -283,7 +282,14 @@ func (b *Boot) rootPlan() string {
 	in := b.rootInput()
 	s := root.Format(root.Base(in))
 	if len(b.Mounts) == 0 {
-		s += "on top, where the image has the directory: " + strings.Join(root.Overlays(), " ") + " /tmp\n"
+		var dirs []string
+		for _, o := range b.config().Overlays.Overlay {
+			dirs = append(dirs, o.Path)
+		}
+		for _, t := range b.config().Tmpfs.Tmpfs {
+			dirs = append(dirs, t.Path)
+		}
+		s += "on top, where the image has the directory: " + strings.Join(dirs, " ") + "\n"
 	}
 	s += root.Format(b.Mounts)
 	for _, c := range b.Changes {
@@ -291,5 +297,3 @@ func (b *Boot) rootPlan() string {
 	}
 	return s + root.Format(root.Moves())
 }
-
-var tmpSize = machine.Size{Percent: 25}

@@ -68,7 +68,7 @@ func Stages() []Stage {
 		{api.StepHardware, "drivers for what is there", always, hardware, 2 * time.Minute, OnFail{Retries: 1, Then: Ask, MayMoveOn: true}},
 		{api.StepNetwork, "link, address, routes", always, connect, 6 * time.Minute, OnFail{Then: Ask}},
 		{api.StepServer, "the best of the servers", hasServer, chooseServer, 90 * time.Second, OnFail{Then: MoveOn}},
-		{api.StepConfig, "config.d of this node", never("the kernel command line is this node's whole configuration"), nil, 0, OnFail{Then: MoveOn}},
+		{api.StepConfig, "config.d of this node", hasConfig, configure, 45 * time.Second, OnFail{Then: MoveOn}},
 		{api.StepSystem, "a local system, or the choice what to do without", always, chooseSystem, 0, OnFail{Then: Ask}},
 		{api.StepVersion, "compare the local system with the channel", never("there is no local system to compare"), nil, 0, OnFail{Then: MoveOn}},
 		{api.StepRoot, "mount the image, read-only, with memory on top", always, assemble, 3 * time.Minute, OnFail{Retries: 1, Then: Ask, Again: api.StepNetwork}},

@@ -253,13 +253,18 @@ func assemble(ctx context.Context, b *Boot) error {
 	if !in.Lower.Valid() {
 		return errNoRoot
 	}
+	if err := b.checkRefused(); err != nil {
+		return err
+	}
 	if err := b.mountLower(ctx, &in); err != nil {
 		return err
 	}
-	b.Mounts = root.Writable(in, os.DirFS(root.Bare))
-	if err := root.MountWritable(b.Mounts); err != nil {
+	w := root.PlanWritable(in, os.DirFS(root.Bare))
+	b.problems(w.Problems)
+	if err := root.MountWritable(w); err != nil {
 		return err
 	}
+	b.Mounts = w.Mounts
 	if !in.Lower.Local() { // a disk carries capabilities, NFS does not
 		capable, err := root.ReadCapable(root.CapableList)
 		if err != nil {
@@ -279,13 +284,20 @@ func assemble(ctx context.Context, b *Boot) error {
 	if b.Init, err = root.FindInit(root.Sysroot, b.Settings.Init); err != nil {
 		return err
 	}
-	return b.personalise()
+	return b.personalise(w.Dirs())
+}
+
+// problems tells the console and the timeline what config.d asks for and cannot get.
+func (b *Boot) problems(list []string) {
+	for _, p := range list {
+		b.Note("%s", p)
+	}
 }
 
 // rootInput is what the root is made of: the slot that step system chose, or the
 // export that the command line names.
 func (b *Boot) rootInput() root.Input {
-	in := root.Input{Lower: b.Lower, UserData: b.UserData, Overlay: b.Settings.Overlay, Tmp: tmpSize}
+	in := root.Input{Lower: b.Lower, UserData: b.UserData, Config: b.config()}
 	if !in.Lower.Valid() {
 		in.Lower = root.Lower{NFS: b.Settings.NFS}
 	}
@@ -295,25 +307,25 @@ func (b *Boot) rootInput() root.Input {
 var errNoRoot = errors.New("the command line does not say where the root is (slate.nfs)")
 
 // personalise writes into /etc what makes this machine itself.
-func (b *Boot) personalise() error {
+func (b *Boot) personalise(mounted []string) error {
 	tree, err := os.OpenRoot(root.Bare)
 	if err != nil {
 		return err
 	}
 	defer tree.Close()
-	b.Changes = root.Changes(tree.FS(), root.Facts{
+	var problems []string
+	b.Changes, problems = root.Changes(tree.FS(), root.Facts{
 		Node: b.node(), MachineID: machine.MachineID(b.Identity, b.Lease.MAC), Interface: b.Lease.Interface, MAC: b.Lease.MAC,
-		DNS: b.Lease.DNS, Search: b.Lease.Search, Overlays: root.Overlays(),
-		Consoles: b.consoles(),
+		DNS: b.Lease.DNS, Search: b.Lease.Search, Mounted: mounted,
+		Consoles: b.consoles(), Config: b.config(), Others: b.otherInterfaces(),
 	})
-	if root.WantsHostKey(tree.FS()) {
-		private, public, err := root.HostKey("root@" + b.node())
+	b.problems(problems)
+	if root.WantsHostKey(tree.FS(), b.config()) {
+		keys, err := root.HostKeys("root@"+b.node(), b.UserData.What != "")
 		if err != nil {
 			return err
 		}
-		b.Changes = append(b.Changes,
-			root.Change{Path: "/etc/ssh/ssh_host_ed25519_key", Text: string(private), Mode: 0o600},
-			root.Change{Path: "/etc/ssh/ssh_host_ed25519_key.pub", Text: string(public)})
+		b.Changes = append(b.Changes, keys...)
 	}
 	if err := root.Apply(root.Sysroot, b.Changes); err != nil {
 		return err
@@ -322,6 +334,16 @@ func (b *Boot) personalise() error {
 		b.Note("%v", err)
 	}
 	return unix.Sethostname([]byte(b.node()))
+}
+
+// otherInterfaces are the wired ones beside that which the root hangs on.
+func (b *Boot) otherInterfaces() (out []root.Interface) {
+	for _, i := range network.List(b.Root) {
+		if i.MAC.String() != b.Lease.MAC {
+			out = append(out, root.Interface{Name: i.Name, MAC: i.MAC.String()})
+		}
+	}
+	return out
 }
 
 func (b *Boot) consoles() (out []root.Console) {

@@ -49,6 +49,7 @@ type Config struct {
 	Boot    string      `json:"boot,omitempty"`
 	Node    string      `json:"node,omitempty"`
 	Pending []api.Event `json:"pending,omitempty"`
+	Spaces  []Space     `json:"spaces,omitempty"`
 
 	Health      health.Spec   `json:"health"`
 	HealthLimit time.Duration `json:"health-limit,omitempty"` // 0: DefaultHealthLimit
@@ -78,6 +79,9 @@ type Agent struct {
 	apply  func(network.Lease) error
 	remove func(network.Lease) error
 	look   time.Duration
+	usage  func(dir string) (used, total uint64, err error)
+
+	spaceLook time.Duration
 
 	restart func() error
 }
@@ -113,6 +117,12 @@ func (a *Agent) defaults(node string) {
 	}
 	if a.look == 0 {
 		a.look = time.Second
+	}
+	if a.usage == nil {
+		a.usage = usage
+	}
+	if a.spaceLook == 0 {
+		a.spaceLook = spacePause
 	}
 	if a.Log == nil {
 		a.Log = io.Discard
@@ -176,6 +186,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		tasks.Go(func() { servers.ShipLog(ctx, a.logFrom, fleet.PostLog) })
 		tasks.Go(func() { a.takeOrders(ctx, fleet.WaitOrder, rep.Add) })
 	}
+	tasks.Go(func() { a.watchSpace(ctx, c.Spaces, rep.Add) })
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -20,7 +20,7 @@ func TestTakeOrders(t *testing.T) {
 		start := time.Now()
 		restarts := 0
 		var told, asked []string
-		a := &Agent{Log: io.Discard, restart: func() error { restarts++; return errors.New("no init") }}
+		a := &Agent{Dir: t.TempDir(), Log: io.Discard, restart: func() error { restarts++; return errors.New("no init") }}
 		answers := []struct {
 			order api.Order
 			err   error

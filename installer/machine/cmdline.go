@@ -63,20 +63,6 @@ const (
 	MoveNever     Move = "never"
 )
 
-// Size is a cap for a file system in memory: a part of the memory, or bytes.
-type Size struct {
-	Percent int
-	Bytes   int64
-}
-
-// String gives the form that tmpfs takes as size=.
-func (s Size) String() string {
-	if s.Percent > 0 {
-		return strconv.Itoa(s.Percent) + "%"
-	}
-	return strconv.FormatInt(s.Bytes, 10)
-}
-
 // Settings is what the kernel's command line tells the controller. The zero
 // value of a field means that the word was absent; ParseCmdline fills defaults.
 type Settings struct {
@@ -92,7 +78,6 @@ type Settings struct {
 	Mode    Mode     // slate.mode, default ask
 	Choice  Choice   // slate.choice, default diskless
 	Timeout time.Duration
-	Overlay Size // slate.overlay, default 50%
 	BootMAC net.HardwareAddr
 	Speeds  map[string]int // console=ttyS0,115200: speeds of serial consoles
 	Init    string         // init: program to start in the root instead of /sbin/init
@@ -111,7 +96,7 @@ type Settings struct {
 // error in its command line must still come up as far as it can.
 func ParseCmdline(line string) Settings {
 	s := Settings{
-		Mode: Ask, Choice: ChooseDiskless, Timeout: 10 * time.Second, Overlay: Size{Percent: 50},
+		Mode: Ask, Choice: ChooseDiskless, Timeout: 10 * time.Second,
 		Measure: Measure{Timeout: 2 * time.Second, Samples: 3}, Move: MoveOnFailure,
 		ModuleOptions: map[string][]string{}, Blacklist: map[string]bool{}, Speeds: map[string]int{},
 	}
@@ -184,8 +169,6 @@ func (s *Settings) word(w word) (err error) {
 		s.Choice, err = oneOf(w.value, s.Choice, ChooseDiskless, ChooseShell, ChooseReboot, ChoosePowerOff)
 	case "slate.timeout":
 		s.Timeout, err = parseSeconds(w.value, s.Timeout)
-	case "slate.overlay":
-		s.Overlay, err = parseSize(w.value, s.Overlay)
 	case "BOOTIF":
 		s.BootMAC, err = parseBootIF(w.value)
 	case "console":
@@ -309,29 +292,6 @@ func parseSeconds(v string, old time.Duration) (time.Duration, error) {
 		return old, fmt.Errorf("%q is not a number of seconds up to 86400, taking %v", v, old)
 	}
 	return time.Duration(n) * time.Second, nil
-}
-
-func parseSize(v string, old Size) (Size, error) {
-	bad := fmt.Errorf("%q: want a percentage like 50%% or a size like 512M, taking %v", v, old)
-	if p, ok := strings.CutSuffix(v, "%"); ok {
-		n, err := strconv.Atoi(p)
-		if err != nil || n < 1 || n > 95 {
-			return old, bad
-		}
-		return Size{Percent: n}, nil
-	}
-	if v == "" {
-		return old, bad
-	}
-	shift := map[byte]uint{'K': 10, 'k': 10, 'M': 20, 'm': 20, 'G': 30, 'g': 30}[v[len(v)-1]]
-	if shift > 0 {
-		v = v[:len(v)-1]
-	}
-	n, err := strconv.ParseInt(v, 10, 64)
-	if err != nil || n < 1 || n > (1<<50)>>shift || n<<shift < 1<<20 {
-		return old, bad
-	}
-	return Size{Bytes: n << shift}, nil
 }
 
 // parseBootIF reads what PXELINUX and iPXE write: the hardware type, then the

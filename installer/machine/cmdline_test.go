@@ -23,7 +23,7 @@ var digest = strings.Repeat("0123456789abcdef", 4)
 func TestParseCmdline(t *testing.T) {
 	def := func(edit func(*machine.Settings)) machine.Settings {
 		s := machine.Settings{
-			Mode: machine.Ask, Choice: machine.ChooseDiskless, Timeout: 10 * time.Second, Overlay: machine.Size{Percent: 50},
+			Mode: machine.Ask, Choice: machine.ChooseDiskless, Timeout: 10 * time.Second,
 			Measure: machine.Measure{Timeout: 2 * time.Second, Samples: 3}, Move: machine.MoveOnFailure,
 			ModuleOptions: map[string][]string{}, Blacklist: map[string]bool{}, Speeds: map[string]int{},
 		}
@@ -42,13 +42,13 @@ func TestParseCmdline(t *testing.T) {
 			s.Speeds = map[string]int{"ttyS0": 115200, "": 5}
 		})},
 		{"all of the appliance's", "slate.server=http://10.77.0.1:8070 slate.node=lab-0a1b2c slate.boot=20a.1 slate.image=demo/1 slate.tree=" + digest +
-			" slate.nfs=10.77.0.1:2049:/demo/" + digest + " slate.mode=diskless slate.choice=shell slate.timeout=0 slate.overlay=512M BOOTIF=01-52-54-00-12-34-56",
+			" slate.nfs=10.77.0.1:2049:/demo/" + digest + " slate.mode=diskless slate.choice=shell slate.timeout=0 BOOTIF=01-52-54-00-12-34-56",
 			def(func(s *machine.Settings) {
 				s.Server = &url.URL{Scheme: "http", Host: "10.77.0.1:8070"}
 				s.Servers = []machine.Server{{URL: s.Server, Weight: 1}}
 				s.Node, s.Boot, s.Image, s.Tree = "lab-0a1b2c", "20a.1", "demo/1", digest
 				s.NFS = machine.Export{Server: netip.MustParseAddrPort("10.77.0.1:2049"), Path: "/demo/" + digest}
-				s.Mode, s.Choice, s.Timeout, s.Overlay = machine.Diskless, machine.ChooseShell, 0, machine.Size{Bytes: 512 << 20}
+				s.Mode, s.Choice, s.Timeout = machine.Diskless, machine.ChooseShell, 0
 				s.BootMAC = net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}
 			})},
 		{"the last one wins", "slate.mode=diskless slate.mode=ask", def(func(*machine.Settings) {})},
@@ -77,9 +77,6 @@ func TestParseCmdline(t *testing.T) {
 		{"unknown word of ours", "slate.moed=ask", def(problem("slate.moed: unknown word, ignored"))},
 		{"bad mode", "slate.mode=fast", def(problem(`slate.mode: "fast" is none of [ask diskless], taking "ask"`))},
 		{"bad time", "slate.timeout=-1", def(problem(`slate.timeout: "-1" is not a number of seconds up to 86400, taking 10s`))},
-		{"bad size", "slate.overlay=100%", def(problem(`slate.overlay: "100%": want a percentage like 50% or a size like 512M, taking 50%`))},
-		{"size of nothing", "slate.overlay=", def(problem(`slate.overlay: "": want a percentage like 50% or a size like 512M, taking 50%`))},
-		{"size out of all bounds", "slate.overlay=99999999999999G", def(problem(`slate.overlay: "99999999999999G": want a percentage like 50% or a size like 512M, taking 50%`))},
 		{"export with an option in it", "slate.nfs=10.0.0.1:2049:/a,rw", def(problem(`slate.nfs: "/a,rw" is not an export path`))},
 		{"export without a port", "slate.nfs=10.0.0.1:/a", def(problem(`slate.nfs: "10.0.0.1:/a": want address:port:/path`))},
 		{"node that is no host name", "slate.node=a_b", def(problem(`slate.node: "a_b" is not a host name`))},
@@ -101,9 +98,8 @@ func TestParseCmdline(t *testing.T) {
 // A command line can be anything: whatever it is, what comes out is fit to be put
 // into mount options, URLs and host names.
 func FuzzParseCmdline(f *testing.F) {
-	f.Add("slate.nfs=10.77.0.1:2049:/demo/1 slate.node=a slate.overlay=50% BOOTIF=01-52-54-00-12-34-56")
+	f.Add("slate.nfs=10.77.0.1:2049:/demo/1 slate.node=a BOOTIF=01-52-54-00-12-34-56")
 	f.Add(`"slate.server=http://[::1]:80" slate.timeout=99999999999 -- "`)
-	f.Add("slate.overlay=9223372036854775807G slate.overlay=k slate.overlay=%")
 	f.Fuzz(func(t *testing.T, line string) {
 		s := machine.ParseCmdline(line)
 		if s.NFS.Server.IsValid() && (strings.ContainsAny(s.NFS.Path, ", \n\t") || !strings.HasPrefix(s.NFS.Path, "/")) {
@@ -112,8 +108,8 @@ func FuzzParseCmdline(f *testing.F) {
 		if strings.ContainsAny(s.Node+s.Boot, "/ \n\"") || len(s.Node) > 63 {
 			t.Errorf("node %q, boot %q", s.Node, s.Boot)
 		}
-		if s.Overlay.Percent == 0 && s.Overlay.Bytes < 1<<20 || s.Overlay.Percent > 95 || s.Timeout < 0 {
-			t.Errorf("overlay %v, timeout %v", s.Overlay, s.Timeout)
+		if s.Timeout < 0 {
+			t.Errorf("timeout %v", s.Timeout)
 		}
 		if s.Server != nil && s.Server.Host == "" {
 			t.Errorf("server %v", s.Server)

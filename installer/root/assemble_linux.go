@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"net"
@@ -127,41 +128,142 @@ func Unmount() {
 }
 
 // MountWritable puts the writable layers on the tree.
-func MountWritable(mounts []machine.Mount) error {
-	for _, m := range mounts {
+func MountWritable(w Writable) error {
+	for _, d := range []string{"local", "rmount", "var", "etc", "logs", "config.d"} {
+		if err := os.MkdirAll(UserData+"/persistent/"+d, 0o755); err != nil {
+			return err
+		}
+	}
+	for _, m := range w.Mounts {
 		if m.Type == "overlay" {
-			dir := strings.TrimPrefix(m.Where, Sysroot)
-			if err := likeLower(dir); err != nil {
+			if err := layers(m); err != nil {
 				return err
 			}
 		}
 		if err := m.Do(); err != nil {
 			return err
 		}
+		if m.Type == "tmpfs" && strings.HasPrefix(m.Where, Sysroot) {
+			if err := ownLike(Bare+strings.TrimPrefix(m.Where, Sysroot), m.Where); err != nil {
+				return err
+			}
+		}
+	}
+	for _, c := range w.Copies {
+		if err := copyTree(c.From, c.To); err != nil {
+			return fmt.Errorf("copy %s into memory: %w", strings.TrimPrefix(c.From, Bare), err)
+		}
 	}
 	return nil
 }
 
-// likeLower makes the upper directory with owner and mode of the tree's: the
-// overlay's top directory shows the upper one's.
-func likeLower(dir string) error {
-	if err := os.MkdirAll(workDir(dir), 0o755); err != nil {
+// layers makes the directories of an overlay. A new upper one has owner and mode of
+// the tree's: the overlay's top directory shows the upper one's.
+func layers(m machine.Mount) error {
+	dirs := map[string]string{}
+	for _, o := range strings.Split(m.Data, ",") {
+		k, v, _ := strings.Cut(o, "=")
+		dirs[k] = v
+	}
+	if err := os.MkdirAll(dirs["workdir"], 0o755); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(UpperDir(dir), 0o755); err != nil {
+	upper, lower := dirs["upperdir"], dirs["lowerdir"]
+	if _, err := os.Stat(upper); err == nil {
+		return nil // kept from an earlier start
+	}
+	if err := os.MkdirAll(upper, 0o755); err != nil {
+		return err
+	}
+	if err := ownLike(lower, upper); err != nil {
 		return err
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(Bare+dir, &st); err != nil {
-		return fmt.Errorf("%s: %w", dir, err)
+	if err := unix.Stat(lower, &st); err != nil {
+		return fmt.Errorf("%s: %w", lower, err)
 	}
-	if err := os.Chown(UpperDir(dir), int(st.Uid), int(st.Gid)); err != nil {
+	if err := unix.Chmod(upper, st.Mode&0o7777); err != nil {
 		return err
 	}
-	if err := unix.Chmod(UpperDir(dir), st.Mode&0o7777); err != nil {
+	return os.Chtimes(upper, time.Unix(st.Atim.Unix()), time.Unix(st.Mtim.Unix()))
+}
+
+// ownLike gives dir the owner of another.
+func ownLike(like, dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(like, &st); err != nil {
+		return fmt.Errorf("%s: %w", like, err)
+	}
+	return os.Chown(dir, int(st.Uid), int(st.Gid))
+}
+
+// copyTree copies a file, or a directory with all below it, with owners, modes and times.
+func copyTree(from, to string) error {
+	if _, err := os.Lstat(from); errors.Is(err, fs.ErrNotExist) {
+		return nil // this image has none
+	}
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
-	return os.Chtimes(UpperDir(dir), time.Unix(st.Atim.Unix()), time.Unix(st.Mtim.Unix()))
+	return filepath.WalkDir(from, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, err := filepath.Rel(from, p)
+		if err != nil {
+			return err
+		}
+		return copyOne(p, filepath.Join(to, rel))
+	})
+}
+
+func copyOne(from, to string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(from, &st); err != nil {
+		return err
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		if err := os.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	case unix.S_IFLNK:
+		target, err := os.Readlink(from)
+		if err != nil {
+			return err
+		}
+		if err := os.Symlink(target, to); err != nil {
+			return err
+		}
+		return os.Lchown(to, int(st.Uid), int(st.Gid))
+	case unix.S_IFREG:
+		if err := copyContent(from, to); err != nil {
+			return err
+		}
+	default:
+		return nil // sockets and the like belong to programs that do not run yet
+	}
+	if err := os.Chown(to, int(st.Uid), int(st.Gid)); err != nil {
+		return err
+	}
+	if err := unix.Chmod(to, st.Mode&0o7777); err != nil {
+		return err
+	}
+	return os.Chtimes(to, time.Unix(st.Atim.Unix()), time.Unix(st.Mtim.Unix()))
+}
+
+func copyContent(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
 }
 
 // Apply makes the changes below a directory. Links in the image are never
@@ -183,10 +285,19 @@ func Apply(dir string, changes []Change) error {
 
 func applyOne(r *os.Root, c Change) error {
 	name := strings.TrimPrefix(filepath.Clean(c.Path), "/")
+	if c.Dir && strings.HasPrefix(c.Path, UserData+"/") {
+		return os.MkdirAll(filepath.Clean(c.Path), 0o755) // not below the root yet
+	}
+	if c.Dir {
+		return makeDir(r, name, c)
+	}
 	if c.Remove {
 		if err := r.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		return nil
+	}
+	if _, err := r.Lstat(name); err == nil && c.IfNew {
 		return nil
 	}
 	if err := r.MkdirAll(filepath.Dir(name), 0o755); err != nil {
@@ -216,7 +327,39 @@ func applyOne(r *os.Root, c Change) error {
 	if err := r.WriteFile(name, []byte(text), mode); err != nil {
 		return err
 	}
+	if err := c.own(r, name); err != nil {
+		return err
+	}
 	return r.Chmod(name, mode) // whatever the umask was
+}
+
+// own gives what was made to somebody else than root.
+func (c Change) own(r *os.Root, name string) error {
+	if c.UID == 0 && c.GID == 0 {
+		return nil
+	}
+	return r.Chown(name, c.UID, c.GID)
+}
+
+// makeDir makes a directory; one that is there stays as it is.
+func makeDir(r *os.Root, name string, c Change) error {
+	if _, err := r.Stat(name); err == nil {
+		return nil
+	}
+	if err := r.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		return err
+	}
+	mode := c.Mode
+	if mode == 0 {
+		mode = 0o755
+	}
+	if err := r.Mkdir(name, mode); err != nil {
+		return err
+	}
+	if err := c.own(r, name); err != nil {
+		return err
+	}
+	return r.Chmod(name, mode)
 }
 
 // Stamp tells systemd that /etc and /var fit /usr (ConditionNeedsUpdate), so that

@@ -3,6 +3,7 @@
 package root_test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -129,7 +130,12 @@ func TestMountWritable(t *testing.T) {
 	if !inOwnMounts(t) {
 		return
 	}
-	for _, d := range []string{root.Sysroot + "/etc", root.Sysroot + "/usr", "/run"} {
+	in := input()
+	in.Config = configured(t, map[string]string{
+		"controller/tmpfs.conf": "[[tmpfs]]\npath = \"/opt\"\nsize = \"1M\"\nmode = \"0751\"\ncopy = [\"a\", \"gone\"]\n",
+		"system/overlays.conf":  "[[overlay]]\npath = \"/srv\"\nsize = \"1M\"\n",
+	})
+	for _, d := range []string{root.Sysroot + "/etc", root.Sysroot + "/usr", root.Sysroot + "/home", root.Sysroot + "/srv", root.Sysroot + "/opt/a/deep", root.Sysroot + "/opt/b", "/run"} {
 		if err := os.MkdirAll(d, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -141,13 +147,19 @@ func TestMountWritable(t *testing.T) {
 	if err := os.WriteFile(tree+"/etc/passwd", []byte("root\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.WriteFile(tree+"/opt/a/deep/file", []byte("copied\n"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("deep", tree+"/opt/a/link"); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Chmod(tree+"/etc", 0o2750); err != nil {
 		t.Fatal(err)
 	}
 	if err := unix.Chmod(tree+"/etc", 0o2750); err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range root.Base(input())[1:] { // all but NFS
+	for _, m := range root.Base(in)[1:] { // all but NFS
 		if err := os.MkdirAll(root.Upper+"/user-data", 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +167,7 @@ func TestMountWritable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := root.MountWritable(root.Writable(input(), os.DirFS(root.Bare))); err != nil {
+	if err := root.MountWritable(root.PlanWritable(in, os.DirFS(root.Bare))); err != nil {
 		t.Fatal(err)
 	}
 	var st unix.Stat_t
@@ -167,6 +179,30 @@ func TestMountWritable(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(root.Bare + "/etc/passwd"); string(b) != "root\n" {
 		t.Errorf("the tree changed below the overlay: %q", b)
+	}
+	if b, err := os.ReadFile(tree + "/opt/a/link/file"); string(b) != "copied\n" || err != nil {
+		t.Errorf("the copy in memory: %q, %v", b, err)
+	}
+	if fi, err := os.Stat(tree + "/opt"); err != nil || fi.Mode().Perm() != 0o751 {
+		t.Errorf("mode of the directory in memory: %v, %v", fi.Mode(), err)
+	}
+	if _, err := os.Stat(tree + "/opt/b"); err == nil {
+		t.Error("what was not asked for is copied too")
+	}
+	if err := os.WriteFile(tree+"/home/mine", []byte("mine"), 0o644); err != nil {
+		t.Error(err)
+	}
+	if b, _ := os.ReadFile(root.UserData + "/persistent/local/home/mine"); string(b) != "mine" {
+		t.Errorf("what is written to /home is not on user-data: %q", b)
+	}
+	// Each writer to a place with a cap of its own gets ENOSPC; the others go on.
+	for _, dir := range []string{"/srv", "/opt"} {
+		if err := os.WriteFile(tree+dir+"/big", make([]byte, 2<<20), 0o644); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("more than the cap in %s: %v, want ENOSPC", dir, err)
+		}
+	}
+	if err := os.WriteFile(tree+"/etc/small", []byte("x"), 0o644); err != nil {
+		t.Errorf("writing elsewhere: %v", err)
 	}
 	root.Unmount()
 	if b, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(b), "slate-") || machine.Mounted(string(b), root.Bare) {

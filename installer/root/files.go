@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"slate/netboot/config"
 )
 
 // Init is the program family that a tree starts with.
@@ -31,8 +33,10 @@ type Facts struct {
 	MAC       string
 	DNS       []netip.Addr
 	Search    []string
-	Overlays  []string // directories that the plan mounts
+	Mounted   []string // directories that the plan mounts on
 	Consoles  []Console
+	Config    *config.Node
+	Others    []Interface // wired interfaces beside the one that the root hangs on
 }
 
 // Console is a terminal that the kernel writes to, e.g. ttyS0 at 115200.
@@ -47,7 +51,11 @@ type Change struct {
 	Text   string
 	Link   string
 	Remove bool
-	Mode   fs.FileMode // 0: 0644
+	Dir    bool        // a directory, unless it is there already
+	Mode   fs.FileMode // 0: 0644, or 0755 for a directory
+	UID    int
+	GID    int
+	IfNew  bool // not if there is one already
 	// Keep puts the text behind what the file holds already.
 	Append bool
 }
@@ -57,6 +65,8 @@ func (c Change) String() string {
 	switch {
 	case c.Remove:
 		return "remove " + c.Path
+	case c.Dir:
+		return fmt.Sprintf("mkdir  %s (%04o %d:%d)", c.Path, c.Mode, c.UID, c.GID)
 	case c.Link != "":
 		return c.Path + " -> " + c.Link
 	case c.Append:
@@ -99,25 +109,37 @@ func read(tree fs.FS, name string) (string, bool) {
 	return string(b), err == nil
 }
 
-// Changes decides what this machine's /etc differs in from the image's. It looks
-// at the tree and writes nothing.
-func Changes(tree fs.FS, f Facts) []Change {
-	out := []Change{
+// Changes decides what this machine's /etc differs in from the image's, and names
+// what config.d asks for and the image cannot do. It looks at the tree and writes
+// nothing.
+func Changes(tree fs.FS, f Facts) (out []Change, problems []string) {
+	c := f.Config
+	tree = withFiles(tree, c.Etc.File)
+	out = configFiles(c.Etc.File)
+	out = append(out, []Change{
 		{Path: "/etc/machine-id", Text: f.MachineID + "\n", Mode: 0o444},
 		{Path: "/etc/hostname", Text: f.Node + "\n"},
+	}...)
+	add := func(changes []Change, wrong []string) {
+		out, problems = append(out, changes...), append(problems, wrong...)
 	}
 	hosts, _ := read(tree, "etc/hosts")
-	out = append(out, Change{Path: "/etc/hosts", Text: Hosts(hosts, f.Node)})
+	out = append(out, Change{Path: "/etc/hosts", Text: Hosts(hosts, f.Node, c.Network.Host)})
 	fstab, _ := read(tree, "etc/fstab")
 	initSystem := DetectInit(tree)
-	text, kept := Fstab(fstab, initSystem)
+	text, kept := Fstab(fstab, initSystem, c, exists(tree, "user-data"))
 	out = append(out, Change{Path: "/etc/fstab", Text: text})
+	add(mountPoints(tree, kept, f.Mounted))
+	add(place(tree, c.Etc))
+	add(users(tree, c.Etc.User))
 	if !exists(tree, "etc/mtab") {
 		out = append(out, Change{Path: "/etc/mtab", Link: "../proc/self/mounts"})
 	}
 	out = append(out, resolver(tree, f)...)
-	out = append(out, hostKeyChanges(tree)...)
+	out = append(out, hostKeyChanges(tree, c.Etc.File)...)
 	out = append(out, bootInterface(tree, f)...)
+	add(interfaces(tree, f))
+	add(services(tree, initSystem, c.Services))
 	switch initSystem {
 	case Systemd:
 		out = append(out, systemd(f, kept)...)
@@ -127,12 +149,12 @@ func Changes(tree fs.FS, f Facts) []Change {
 	case SysV:
 		out = append(out, inittab(tree, f)...)
 	}
-	return out
+	return out, problems
 }
 
 // Hosts makes the own name resolve, as 127.0.1.1, the way Debian does it. Lines
 // for the image's own name go away: it names the machine that built it.
-func Hosts(old, node string) string {
+func Hosts(old, node string, more []config.Host) string {
 	var b strings.Builder
 	local := false
 	for line := range strings.Lines(old) {
@@ -149,50 +171,27 @@ func Hosts(old, node string) string {
 		b.WriteString("127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n")
 	}
 	fmt.Fprintf(&b, "127.0.1.1\t%s\n", node)
+	for _, h := range more {
+		fmt.Fprintf(&b, "%s\t%s\n", h.Address, strings.Join(append([]string{h.Name}, h.Aliases...), " "))
+	}
 	return b.String()
-}
-
-// Fstab keeps of the image's fstab what can hold on a machine without a disk of
-// its own: network and memory file systems, outside the places that the root is
-// made of. Everything else stays as a comment, so that a person sees what became
-// of it. It also gives the directories that are kept.
-func Fstab(old string, init Init) (text string, kept []string) {
-	var b strings.Builder
-	b.WriteString("# Made by slate for this start; the root is mounted already and stays read-only.\n")
-	if init == OpenRC {
-		// Without this line OpenRC's service root would remount / for writing.
-		b.WriteString("rootfs / auto ro 0 0\n")
-	}
-	taken := []string{"/", "/proc", "/sys", "/dev", "/run", "/etc", "/var", "/tmp"}
-	for line := range strings.Lines(old) {
-		line = strings.TrimRight(line, "\r\n")
-		f := strings.Fields(line)
-		if len(f) == 0 || strings.HasPrefix(f[0], "#") {
-			continue
-		}
-		if localEntry(f) || slices.Contains(taken, path.Clean(f[1])) {
-			b.WriteString("#slate: not used here: ")
-		} else {
-			kept = append(kept, path.Clean(f[1]))
-		}
-		b.WriteString(line + "\n")
-	}
-	return b.String(), kept
-}
-
-// localEntry tells fstab entries that want a disk, or are no entries at all.
-func localEntry(f []string) bool {
-	if len(f) < 3 || f[2] == "swap" {
-		return true
-	}
-	return slices.ContainsFunc([]string{"/dev/", "UUID=", "LABEL=", "PARTUUID=", "PARTLABEL=", "ID="}, func(p string) bool {
-		return strings.HasPrefix(f[0], p)
-	})
 }
 
 // resolver writes the DNS servers where the image looks for them. An image whose
 // resolv.conf is systemd-resolved's gets them as that service's setting.
 func resolver(tree fs.FS, f Facts) []Change {
+	from := "DHCP"
+	if n := f.Config.Network; len(n.DNS) > 0 {
+		f.DNS, from = nil, "config.d"
+		for _, a := range n.DNS {
+			if ip, err := netip.ParseAddr(a); err == nil {
+				f.DNS = append(f.DNS, ip)
+			}
+		}
+	}
+	if s := f.Config.Network.Search; len(s) > 0 {
+		f.Search = s
+	}
 	if len(f.DNS) == 0 {
 		return nil
 	}
@@ -208,7 +207,7 @@ func resolver(tree fs.FS, f Facts) []Change {
 		return []Change{{Path: "/etc/systemd/resolved.conf.d/50-slate.conf", Text: text}}
 	}
 	var b strings.Builder
-	b.WriteString("# From DHCP, written by slate at start.\n")
+	b.WriteString("# From " + from + ", written by slate at start.\n")
 	if len(f.Search) > 0 {
 		b.WriteString("search " + strings.Join(f.Search, " ") + "\n")
 	}
@@ -222,16 +221,22 @@ func resolver(tree fs.FS, f Facts) []Change {
 
 // hostKeyChanges removes the image's ssh host keys: everybody who can mount the
 // export can read them. Assemble makes a key of this start in their place.
-func hostKeyChanges(tree fs.FS) (out []Change) {
+func hostKeyChanges(tree fs.FS, own []config.File) (out []Change) {
 	keys, _ := fs.Glob(tree, "etc/ssh/ssh_host_*_key*")
 	for _, k := range keys {
+		if slices.ContainsFunc(own, func(f config.File) bool { return f.Path == "/"+k }) {
+			continue
+		}
 		out = append(out, Change{Path: "/" + k, Remove: true})
 	}
 	return out
 }
 
-// WantsHostKey reports whether the tree has an ssh server.
-func WantsHostKey(tree fs.FS) bool { return exists(tree, "usr/sbin/sshd") && exists(tree, "etc/ssh") }
+// WantsHostKey reports whether the tree has an ssh server, and config.d no key for it.
+func WantsHostKey(tree fs.FS, c *config.Node) bool {
+	given := slices.ContainsFunc(c.Etc.File, func(f config.File) bool { return strings.HasPrefix(f.Path, "/etc/ssh/ssh_host_") })
+	return !given && exists(tree, "usr/sbin/sshd") && exists(tree, "etc/ssh")
+}
 
 // bootInterface tells every program that manages networks to leave the interface
 // alone that the root hangs on. Renaming it, or taking it down for a moment, would
@@ -317,14 +322,30 @@ func systemd(f Facts, fstab []string) (out []Change) {
 	}
 	// The parts of the root are unmounted last, by systemd-shutdown. As ordinary
 	// mounts they would be tried earlier, while the journal still writes to /var.
-	for _, dir := range slices.Concat(f.Overlays, []string{"/tmp", Bare, Upper, UserData}) {
+	for _, dir := range f.Mounted {
 		if slices.Contains(fstab, dir) {
 			continue // something of the image's own goes on top, with its own order
 		}
-		unit := strings.ReplaceAll(strings.Trim(dir, "/"), "/", "-") + ".mount"
+		unit := unitName(dir) + ".mount"
 		out = append(out, Change{Path: "/etc/systemd/system/" + unit + ".d/slate.conf", Text: "[Unit]\nDefaultDependencies=no\n"})
 	}
 	return out
+}
+
+// unitName escapes a path as systemd-escape --path does.
+func unitName(dir string) string {
+	var b strings.Builder
+	for i, c := range []byte(strings.Trim(dir, "/")) {
+		switch {
+		case c == '/':
+			b.WriteByte('-')
+		case c == '.' && i > 0, c == '_', c == ':', c >= '0' && c <= '9', c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z':
+			b.WriteByte(c)
+		default:
+			fmt.Fprintf(&b, `\x%02x`, c)
+		}
+	}
+	return b.String()
 }
 
 // openRC sets what an OpenRC system needs on such a root: no questions at start,
@@ -332,9 +353,8 @@ func systemd(f Facts, fstab []string) (out []Change) {
 func openRC(tree fs.FS, f Facts) []Change {
 	out := []Change{{Path: "/etc/rc.conf", Append: true, Text: "\n# slate\nrc_interactive=\"NO\"\nrc_sys=\"\"\n"}}
 	if exists(tree, "etc/conf.d") {
-		keep := slices.Concat(f.Overlays, []string{Bare, Upper, UserData})
 		out = append(out,
-			Change{Path: "/etc/conf.d/localmount", Append: true, Text: "\n# slate: parts of the root\nno_umounts=\"" + strings.Join(keep, ":") + "\"\n"},
+			Change{Path: "/etc/conf.d/localmount", Append: true, Text: "\n# slate: parts of the root\nno_umounts=\"" + strings.Join(f.Mounted, ":") + "\"\n"},
 			Change{Path: "/etc/conf.d/hwclock", Append: true, Text: "\n# slate: /etc/adjtime is not kept\nclock_systohc=\"NO\"\n"},
 			Change{Path: "/etc/conf.d/hostname", Text: "hostname=\"" + f.Node + "\"\n"})
 	}

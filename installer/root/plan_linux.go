@@ -10,10 +10,13 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"net/url"
 	"path"
+	"slices"
 	"strings"
 
 	"slate/installer/machine"
+	"slate/netboot/config"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,18 +29,11 @@ const (
 	UserData = "/run/slate/user-data" // what is kept over a restart, where there is a disk for it
 )
 
-// Overlays are the directories that a stateless system may write to; all else
-// answers EROFS. What is written is gone after the next start.
-func Overlays() []string {
-	return []string{"/etc", "/var", "/root", "/home", "/srv", "/mnt", "/media"}
-}
-
 // Input is what the plan depends on.
 type Input struct {
 	Lower    Lower
 	UserData machine.Mount // of a disk, as mount(2) takes it; the zero value: memory
-	Overlay  machine.Size  // cap of all that is written to memory, together
-	Tmp      machine.Size  // cap of /tmp
+	Config   *config.Node  // which directories can be written to, and how much
 }
 
 // NFSOptions gives the kernel's mount options for an immutable export.
@@ -76,33 +72,123 @@ func Base(in Input) []machine.Mount {
 	return []machine.Mount{
 		in.Lower.mount(),
 		{What: Sysroot, Where: Bare, Flags: unix.MS_BIND},
-		{What: "slate-rw", Where: Upper, Type: "tmpfs", Flags: unix.MS_NOATIME, Data: "mode=0755,size=" + in.Overlay.String()},
+		{What: "slate-rw", Where: Upper, Type: "tmpfs", Flags: unix.MS_NOATIME, Data: "mode=0755,size=" + in.Config.Tmpfs.Limit.Total},
 		in.userData(),
 	}
 }
 
-// Writable gives the mounts on top of the tree. A directory that the tree lacks,
-// or has as a link, is left out: a link leads to a directory that has its own.
-func Writable(in Input, tree fs.FS) []machine.Mount {
-	var out []machine.Mount
+// Writable is what makes parts of the tree writable.
+type Writable struct {
+	Mounts   []machine.Mount
+	Copies   []Copy   // into directories that are memory
+	Problems []string // what config.d asks for and the image has no place for
+}
+
+// Copy is a part of the image that is copied into memory.
+type Copy struct{ From, To string }
+
+// Dirs are the directories of the system that something is mounted on, and those of
+// the controller that hold it.
+func (w Writable) Dirs() []string {
+	out := []string{Bare, Upper, UserData}
+	for _, m := range w.Mounts {
+		if dir := strings.TrimPrefix(m.Where, Sysroot); !slices.Contains(out, dir) {
+			out = append(out, dir)
+		}
+	}
+	return out
+}
+
+// PlanWritable gives what goes on top of the tree, parents before what is below
+// them. A directory that the tree lacks, or has as a link, is left out: a link leads
+// to a directory that has its own.
+func PlanWritable(in Input, tree fs.FS) Writable {
+	var w Writable
+	c := in.Config
 	isDir := func(dir string) bool {
 		fi, err := fs.Stat(tree, strings.TrimPrefix(dir, "/"))
 		return err == nil && fi.IsDir() && !isLink(tree, dir)
 	}
-	for _, dir := range Overlays() {
-		if !isDir(dir) {
+	missing := func(file, key, dir string) {
+		if c.Origin(file, key) != "default" {
+			w.Problems = append(w.Problems, fmt.Sprintf("%s: the image has no directory %s (%s)", file, dir, c.Origin(file, key)))
+		}
+	}
+	if isDir("/user-data") {
+		w.Mounts = append(w.Mounts, machine.Mount{What: UserData, Where: Sysroot + "/user-data", Flags: unix.MS_BIND})
+	}
+	memory := map[string]bool{}
+	for _, t := range c.Tmpfs.Tmpfs {
+		memory[t.Path] = true
+		if !isDir(t.Path) {
+			missing("controller/tmpfs.conf", "tmpfs["+t.Path+"]", t.Path)
 			continue
 		}
-		out = append(out, machine.Mount{
-			What: "slate" + strings.ReplaceAll(dir, "/", "-"), Where: Sysroot + dir, Type: "overlay", Flags: unix.MS_NOATIME,
-			Data: fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", Bare+dir, UpperDir(dir), workDir(dir)),
-		})
+		w.Mounts = append(w.Mounts, tmpfs(t, tree))
+		for _, part := range t.Copy {
+			w.Copies = append(w.Copies, Copy{path.Join(Bare+t.Path, part), path.Join(Sysroot+t.Path, part)})
+		}
 	}
-	if isDir("/tmp") {
-		out = append(out, machine.Mount{What: "tmpfs", Where: Sysroot + "/tmp", Type: "tmpfs",
-			Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=1777,size=" + in.Tmp.String()})
+	for _, o := range c.Overlays.Overlay {
+		if memory[o.Path] {
+			continue
+		}
+		if !isDir(o.Path) {
+			missing("system/overlays.conf", "overlay["+o.Path+"]", o.Path)
+			continue
+		}
+		w.Mounts = append(w.Mounts, in.overlay(o)...)
 	}
-	return out
+	slices.SortStableFunc(w.Mounts, func(a, b machine.Mount) int { return strings.Compare(a.Where, b.Where) })
+	return w
+}
+
+func tmpfs(t config.TmpfsDir, tree fs.FS) machine.Mount {
+	mode := t.Mode
+	if mode == "" {
+		mode = "0755"
+		if fi, err := fs.Stat(tree, strings.TrimPrefix(t.Path, "/")); err == nil {
+			mode = fmt.Sprintf("%04o", unixMode(fi.Mode()))
+		}
+	}
+	return machine.Mount{What: "tmpfs", Where: Sysroot + t.Path, Type: "tmpfs",
+		Flags: unix.MS_NOSUID | unix.MS_NODEV, Data: "mode=" + mode + ",size=" + t.Size}
+}
+
+func unixMode(m fs.FileMode) uint32 {
+	mode := uint32(m.Perm())
+	for bit, unixBit := range map[fs.FileMode]uint32{fs.ModeSetuid: unix.S_ISUID, fs.ModeSetgid: unix.S_ISGID, fs.ModeSticky: unix.S_ISVTX} {
+		if m&bit != 0 {
+			mode |= unixBit
+		}
+	}
+	return mode
+}
+
+// overlay gives the mounts of one overlay: one with a cap of its own has a file
+// system in memory of its own below it.
+func (in Input) overlay(o config.Overlay) (out []machine.Mount) {
+	name := url.PathEscape(strings.TrimPrefix(o.Path, "/"))
+	upper, work, more := Upper+"/"+name+"/upper", Upper+"/"+name+"/work", ""
+	switch {
+	case o.Upper == config.UpperUserData:
+		place := "local/" + name
+		if o.Path == "/var" {
+			place = "var"
+		}
+		upper, work = UserData+"/persistent/"+place, UserData+"/persistent/.slate/work/"+name
+		if in.UserData.What != "" {
+			// The image below changes between two starts. The kernel allows that only
+			// without these (Documentation/filesystems/overlayfs.rst, offline changes).
+			more = ",index=off,xino=off,redirect_dir=off,metacopy=off"
+		}
+	case o.Size != "":
+		out = append(out, machine.Mount{What: "slate-rw", Where: Upper + "/" + name, Type: "tmpfs", Flags: unix.MS_NOATIME, Data: "mode=0755,size=" + o.Size})
+	}
+	return append(out, machine.Mount{
+		What: "slate-" + name, Where: Sysroot + o.Path, Type: "overlay", Flags: unix.MS_NOATIME,
+		Data: fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s%s", Bare+o.Path, upper, work, more),
+	})
 }
 
 // isLink asks the parent, because fs.Stat follows links.
@@ -121,10 +207,6 @@ func isLink(tree fs.FS, dir string) bool {
 	}
 	return false
 }
-
-// UpperDir is where the writes below dir go.
-func UpperDir(dir string) string { return Upper + dir + "/upper" }
-func workDir(dir string) string  { return Upper + dir + "/work" }
 
 // Moves gives the mounts that go along from the initramfs, in order.
 func Moves() []machine.Mount {

@@ -4,6 +4,7 @@ package root_test
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"net/netip"
 	"strings"
@@ -13,13 +14,14 @@ import (
 
 	"slate/installer/machine"
 	"slate/installer/root"
+	"slate/netboot/config"
 	"slate/testbed/golden"
 )
 
 func input() root.Input {
 	return root.Input{
-		Lower:   root.Lower{NFS: machine.Export{Server: netip.MustParseAddrPort("10.77.0.1:2049"), Path: "/demo/" + strings.Repeat("ab", 32)}},
-		Overlay: machine.Size{Percent: 50}, Tmp: machine.Size{Bytes: 64 << 20},
+		Lower:  root.Lower{NFS: machine.Export{Server: netip.MustParseAddrPort("10.77.0.1:2049"), Path: "/demo/" + strings.Repeat("ab", 32)}},
+		Config: config.Defaults(),
 	}
 }
 
@@ -33,8 +35,8 @@ func file(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(tex
 
 func TestPlan(t *testing.T) {
 	in := input()
-	tree := fstest.MapFS{"etc": dir(), "var": dir(), "root": dir(), "home": dir(), "srv": dir(), "mnt": dir(), "media": dir(), "tmp": dir(), "usr": dir()}
-	golden.Check(t, "testdata/plan.golden", []byte(root.Format(root.Base(in))+root.Format(root.Writable(in, tree))+root.Format(root.Moves())))
+	tree := usual
+	golden.Check(t, "testdata/plan.golden", []byte(root.Format(root.Base(in))+root.Format(root.PlanWritable(in, tree).Mounts)+root.Format(root.Moves())))
 }
 
 // A slot of the machine's own disk takes the place of the export; all else stays.
@@ -42,7 +44,7 @@ func TestPlanOfASlot(t *testing.T) {
 	in := input()
 	in.Lower.Slot = machine.Mount{What: "/dev/vda2", Type: "btrfs", Data: "subvol=@a,compress=zstd:3"}
 	in.UserData = machine.Mount{What: "/dev/vda2", Type: "btrfs", Data: "subvol=@user-data"}
-	golden.Check(t, "testdata/plan-slot.golden", []byte(root.Format(root.Base(in))))
+	golden.Check(t, "testdata/plan-slot.golden", []byte(root.Format(root.Base(in))+root.Format(root.PlanWritable(in, usual).Mounts)))
 	if got := in.Lower.String(); got != "/dev/vda2 (subvol=@a,compress=zstd:3)" {
 		t.Errorf("the slot is called %q", got)
 	}
@@ -51,7 +53,7 @@ func TestPlanOfASlot(t *testing.T) {
 func TestWritableFollowsTheTree(t *testing.T) {
 	where := func(tree fs.FS) string {
 		var out []string
-		for _, m := range root.Writable(input(), tree) {
+		for _, m := range root.PlanWritable(input(), tree).Mounts {
 			out = append(out, strings.TrimPrefix(m.Where, root.Sysroot))
 		}
 		return strings.Join(out, " ")
@@ -89,10 +91,13 @@ func TestNFSOptionsIPv6(t *testing.T) {
 func facts() root.Facts {
 	return root.Facts{
 		Node: "lab-0a1b2c", MachineID: "ef97024ae86640e285a7f290ee2ac0ab", Interface: "eth0", MAC: "52:54:00:12:34:56",
-		DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}, Search: []string{"lab.test"}, Overlays: root.Overlays(),
+		DNS: []netip.Addr{netip.MustParseAddr("10.77.0.1")}, Search: []string{"lab.test"}, Mounted: root.PlanWritable(input(), usual).Dirs(), Config: config.Defaults(),
 		Consoles: []root.Console{{Name: "tty0"}, {Name: "ttyS0", Speed: 115200}, {Name: "ttyS1"}},
 	}
 }
+
+// usual are the directories that every system has.
+var usual = fstest.MapFS{"etc": dir(), "var": dir(), "root": dir(), "home": dir(), "srv": dir(), "mnt": dir(), "media": dir(), "tmp": dir(), "usr": dir(), "user-data": dir()}
 
 func show(changes []root.Change) []byte {
 	var b strings.Builder
@@ -102,12 +107,22 @@ func show(changes []root.Change) []byte {
 	return []byte(b.String())
 }
 
+// changes of a machine for which nothing is wrong.
+func changes(tree fs.FS, f root.Facts) []root.Change {
+	out, problems := root.Changes(tree, f)
+	if len(problems) > 0 {
+		panic(fmt.Sprint(problems))
+	}
+	return out
+}
+
 func TestChanges(t *testing.T) {
 	debian := fstest.MapFS{
 		"sbin": link("usr/sbin"), "usr/sbin/init": link("/lib/systemd/systemd"), "sbin/init": link("/lib/systemd/systemd"),
 		"etc/hostname": file("builder\n"), "etc/hosts": file("127.0.0.1\tlocalhost\n127.0.1.1\tbuilder\n10.0.0.1 nas\n"),
 		"etc/fstab": file("# disk\nUUID=1234 / ext4 rw 0 1\nnas:/home /home nfs rw 0 0\nnas:/pool /pool nfs rw 0 0\ntmpfs /scratch tmpfs size=1g 0 0\n/swapfile none swap sw 0 0\n"),
-		"etc/ssh":   dir(), "etc/ssh/ssh_host_rsa_key": file("secret"), "etc/ssh/ssh_host_rsa_key.pub": file("public"),
+		"home":      dir(), "pool": dir(), "scratch": dir(),
+		"etc/ssh": dir(), "etc/ssh/ssh_host_rsa_key": file("secret"), "etc/ssh/ssh_host_rsa_key.pub": file("public"),
 		"etc/resolv.conf": file("nameserver 192.0.2.1\n"),
 	}
 	resolved := fstest.MapFS{
@@ -121,11 +136,11 @@ func TestChanges(t *testing.T) {
 		"etc/runlevels/default/net.eth0": link("/etc/init.d/net.lo"), "etc/runlevels/shutdown/mount-ro": link("/etc/init.d/mount-ro"),
 	}
 	for name, tree := range map[string]fstest.MapFS{"debian": debian, "resolved": resolved, "gentoo": gentoo} {
-		golden.Check(t, "testdata/changes-"+name+".golden", show(root.Changes(tree, facts())))
+		golden.Check(t, "testdata/changes-"+name+".golden", show(changes(tree, facts())))
 	}
 	alone := facts()
 	alone.MAC, alone.DNS = "", nil
-	for _, c := range root.Changes(debian, alone) {
+	for _, c := range changes(debian, alone) {
 		if strings.HasPrefix(c.Path, "/etc/systemd/network/") || strings.Contains(c.Path, "resolv") {
 			t.Errorf("without a lease: %v", c)
 		}

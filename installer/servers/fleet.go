@@ -257,6 +257,12 @@ func (f *Fleet) PostLog(ctx context.Context, from int64, text []byte) (size int6
 	return size, err
 }
 
+// Config asks for the signed configuration of the boot's node, of so many bytes at most.
+func (f *Fleet) Config(ctx context.Context, limit int64) (data []byte, err error) {
+	err = f.Do(ctx, func(ctx context.Context, c Client) (err error) { data, err = c.Config(ctx, limit); return err })
+	return data, err
+}
+
 // WaitOrder waits for an order of the server that is spoken to.
 func (f *Fleet) WaitOrder(ctx context.Context) (api.Order, error) {
 	var o api.Order

@@ -45,6 +45,14 @@ func (c Client) PostFacts(ctx context.Context, f api.Facts) error {
 	return a.PostFacts(ctx, c.Boot, f)
 }
 
+// Config fetches the signed configuration of this node.
+func (c Client) Config(ctx context.Context, limit int64) ([]byte, error) {
+	h := *c.http()
+	h.Timeout = 10 * time.Second
+	a := api.Client{Base: c.Server.String(), HTTP: &h}
+	return a.Config(ctx, c.Boot, limit)
+}
+
 // WaitOrder waits for an order of the appliance; an empty one says to ask again.
 func (c Client) WaitOrder(ctx context.Context) (api.Order, error) {
 	h := *c.http()

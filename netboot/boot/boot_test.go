@@ -123,7 +123,7 @@ func start(t *testing.T) boot.Start {
 func TestCmdline(t *testing.T) {
 	tree := images.Digest{0xab}.String()
 	want := "console=tty0 console=ttyS1 quiet slate.server=http://10.77.0.1:8070 slate.node=pc1 slate.boot=b1 slate.image=demo/3 slate.tree=" + tree +
-		" slate.nfs=10.77.0.1:2049:/demo/" + tree + " slate.mode=ask slate.choice=shell slate.timeout=10 slate.overlay=50% BOOTIF=01-52-54-00-00-00-01"
+		" slate.nfs=10.77.0.1:2049:/demo/" + tree + " slate.mode=ask slate.choice=shell slate.timeout=10 BOOTIF=01-52-54-00-00-00-01"
 	if got := strings.Join(start(t).Cmdline(), " "); got != want {
 		t.Errorf("Cmdline =\n%s\nwant\n%s", got, want)
 	}

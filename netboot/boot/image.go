@@ -94,7 +94,6 @@ func (s Start) Cmdline() []string {
 		"slate.mode="+b.Mode,
 		"slate.choice="+b.Choice,
 		"slate.timeout="+strconv.Itoa(b.Timeout),
-		"slate.overlay="+s.Config.Tmpfs.Limit.Total,
 		"BOOTIF="+s.BootIF,
 	)
 }

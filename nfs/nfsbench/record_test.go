@@ -95,7 +95,7 @@ func bootMachine(t *testing.T, dir string, nfsAddr, httpAddr net.Addr, digest st
 	}
 	guest := func(a net.Addr) string { return fmt.Sprintf("10.0.2.2:%d", a.(*net.TCPAddr).Port) }
 	cmdline := fmt.Sprintf("console=ttyS0 panic=30 slate.server=http://%s slate.node=record slate.boot=1 slate.image=root/1 slate.tree=%s "+
-		"slate.nfs=%s:/root/1 slate.mode=diskless slate.timeout=1 slate.overlay=50%%", guest(httpAddr), digest, guest(nfsAddr))
+		"slate.nfs=%s:/root/1 slate.mode=diskless slate.timeout=1", guest(httpAddr), digest, guest(nfsAddr))
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg", "-m", "2048", "-nodefaults", "-display", "none", "-no-reboot",
