@@ -274,15 +274,17 @@ func (s *Server) imageOf(ctx context.Context, conf *config.Node) (images.Record,
 	return rec, reason, nil
 }
 
-// published maps the names of images to their channels.
-func (s *Server) published() (map[string][]string, error) {
-	names, err := s.store.Images()
+func (s *Server) published() (map[string][]string, error) { return Published(s.store) }
+
+// Published maps the names of a store's images to their channels.
+func Published(st *store.Store) (map[string][]string, error) {
+	names, err := st.Images()
 	if err != nil {
 		return nil, err
 	}
 	out := map[string][]string{}
 	for _, name := range names {
-		channels, err := s.store.Channels(name)
+		channels, err := st.Channels(name)
 		if err != nil {
 			return nil, err
 		}

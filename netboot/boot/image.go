@@ -72,6 +72,7 @@ type Start struct {
 	NFSPort int
 	Version images.Record
 	Config  *config.Node
+	Medium  string // id of a medium that is made; "": a boot over the network
 	BootIF  string // the interface iPXE uses, as BOOTIF takes it; may be an iPXE setting
 }
 
@@ -85,6 +86,11 @@ func (s Start) Cmdline() []string {
 	}
 	words = append(words, b.Cmdline...)
 	words = append(words, serverWords(s.Server.URL(""), s.Config.Servers)...)
+	if s.Medium != "" {
+		// It starts any machine, and a server says where the root is.
+		return append(words, "slate.medium="+s.Medium, "slate.image="+s.Version.Ref(), "slate.tree="+s.Version.Tree.String(),
+			"slate.mode="+b.Mode, "slate.choice="+b.Choice, "slate.timeout="+strconv.Itoa(b.Timeout), "slate.overlay="+s.Config.Tmpfs.Limit.Total)
+	}
 	return append(words,
 		"slate.node="+s.Node,
 		"slate.boot="+s.BootID,

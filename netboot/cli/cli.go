@@ -41,6 +41,7 @@ type commands struct {
 	Serve  serveCmd  `cmd:"" help:"Run the appliance."`
 	Status statusCmd `cmd:"" help:"Show the appliance, and how each of its nodes is."`
 	Node   nodeCmd   `cmd:"" help:"Look after nodes: list, explain, set, group, wake, restart."`
+	Media  mediaCmd  `cmd:"" help:"Write media that start machines without network boot: USB sticks, ISO images."`
 	Doctor doctorCmd `cmd:"" help:"Find what keeps machines from booting, and how to mend it."`
 	Config configCmd `cmd:"" help:"Check and explain config.d, the configuration of the nodes."`
 	Lab    labCmd    `cmd:"" help:"Try it all with virtual machines, in a network that exists only for that."`

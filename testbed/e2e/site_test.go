@@ -77,6 +77,7 @@ type site struct {
 	*labtest.Lab
 	t    *testing.T
 	dir  string // slate.toml, config.d, data
+	base string // URL, "" for the lab's own address
 	proc *process.Process
 }
 
@@ -242,7 +243,7 @@ func (s *site) events(n *lab.Node) []string {
 }
 
 func (s *site) url(path string) string {
-	return fmt.Sprintf("http://%s:8070%s", s.Addr().Addr(), path)
+	return cmp.Or(s.base, fmt.Sprintf("http://%s:8070", s.Addr().Addr())) + path
 }
 
 // login waits for the controller's screen and the login prompt of each machine,

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package e2e
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"slate/testbed/lab"
+	"slate/testbed/labtest"
+	"slate/testbed/process"
+)
+
+// peer is a further appliance of the site, on a host of its own: the same key,
+// images and config.d, no DHCP.
+type peer struct {
+	*site
+	host *lab.Host
+	http string // address and port of its own HTTP
+}
+
+func (s *site) peer(name, addr string, httpPort string) *peer {
+	s.t.Helper()
+	host, err := s.AddHost(name, lab.Port{Bridge: lab.MainBridge, Addr: netip.MustParsePrefix(addr + "/24")})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	p := &peer{site: &site{Lab: s.Lab, t: s.t, dir: s.t.TempDir(), base: "http://" + addr + ":" + httpPort}, host: host, http: addr + ":" + httpPort}
+	for _, copied := range []string{"data/images", "config.d"} {
+		if err := os.CopyFS(filepath.Join(p.dir, copied), os.DirFS(filepath.Join(s.dir, copied))); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	for _, sub := range []string{"blobs", "trees"} {
+		to, err := os.Readlink(filepath.Join(s.dir, "data", sub))
+		if err == nil {
+			err = os.Symlink(to, filepath.Join(p.dir, "data", sub))
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	for _, key := range []string{"site.key", "site.key.pub"} {
+		b, err := os.ReadFile(filepath.Join(s.dir, key))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(p.dir, key), b, 0o600)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	settings := "config = \"config.d\"\nkey = \"site.key\"\n[network]\ninterface = \"eth0\"\n[dhcp]\nmode = \"off\"\n[http]\nport = " + httpPort + "\n"
+	if err := os.WriteFile(filepath.Join(p.dir, "slate.toml"), []byte(settings), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+	p.proc, err = host.StartSpec(s.t.Context(), process.Spec{Name: name, Argv: p.args("serve"),
+		Ready: &process.Ready{Notify: filepath.Join(s.Dir(), "notify-"+name)}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+// slowly passes connections to addr on to the appliance, each piece late, until
+// the test ends.
+func (p *peer) slowly(addr string, late time.Duration) {
+	p.t.Helper()
+	l, err := p.host.NS().Listen("tcp", addr)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	p.t.Cleanup(func() { l.Close(); all.Wait() })
+	pass := func(to, from net.Conn) {
+		defer to.Close()
+		buf := make([]byte, 64<<10)
+		for {
+			n, err := from.Read(buf)
+			<-time.After(late)
+			if _, werr := to.Write(buf[:n]); err != nil || werr != nil {
+				return
+			}
+		}
+	}
+	all.Go(func() {
+		for {
+			in, err := l.Accept()
+			if err != nil {
+				return
+			}
+			out, err := p.host.NS().DialContext(p.t.Context(), "tcp", p.http)
+			if err != nil {
+				in.Close()
+				continue
+			}
+			p.t.Cleanup(func() { in.Close(); out.Close() })
+			all.Go(func() { pass(out, in) })
+			all.Go(func() { pass(in, out) })
+		}
+	})
+}
+
+// status is what the appliance says, as text.
+func (p *peer) status() string {
+	p.t.Helper()
+	resp, err := p.HTTPClient().Get(p.url("/api/v1/status"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK {
+		p.t.Fatalf("status: %s, %v", resp.Status, err)
+	}
+	return string(body)
+}
+
+// One file sends a machine to other servers than the one it booted from: of a slow
+// one, a dead one and a good one it takes the good one. That is killed before the
+// root is mounted; the machine comes up from the slow one.
+func TestServers(t *testing.T) {
+	s := newSite(t, labtest.New(t, lab.Options{}))
+	s.conf("system/cboot.conf", "timeout = 0\n") // the chooser waits for a person
+	s.conf("controller/server/server.info.conf", `
+[[server]]
+url = "http://10.77.0.4:8070"
+[[server]]
+url = "http://10.77.0.3:8070"
+[[server]]
+url = "http://10.77.0.2:8070"
+`)
+	good := s.peer("good", "10.77.0.2", "8070")
+	slow := s.peer("slow", "10.77.0.3", "8071")
+	slow.slowly("10.77.0.3:8070", 150*time.Millisecond)
+	s.serve()
+	n := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"net"}})
+	s.Expect(n, bootLimit, `http://10\.77\.0\.2:8070: answers in [0-9.]+ ms`, `http://10\.77\.0\.3:8070: answers in [0-9]{3}`,
+		`http://10\.77\.0\.4:8070: `, `going on with http://10\.77\.0\.2:8070 instead of http://10\.77\.0\.1:8070`,
+		`No system image was found on this machine\.`)
+	if got := good.status(); !strings.Contains(got, "came from http://10.77.0.1:8070") {
+		t.Errorf("the chosen server was not told of the boot: %s", got)
+	}
+	good.stop()
+	if err := n.Console().Send("1"); err != nil {
+		t.Fatal(err)
+	}
+	s.loginAfter(`mounting 10\.77\.0\.3:2049:/demo/`, n)
+	if got := s.Run(n, commandLimit, "grep nfs /proc/mounts; cat /run/slate/facts"); !strings.Contains(got, "10.77.0.3:/demo/") {
+		t.Errorf("the root is %s", got)
+	}
+	want := []string{"handover done", "login done"}
+	ok := func() bool {
+		got := slow.events(n)
+		return !slices.ContainsFunc(want, func(w string) bool { return !slices.Contains(got, w) })
+	}
+	for end := time.Now().Add(commandLimit); !ok() && time.Now().Before(end); {
+		<-time.After(time.Second)
+	}
+	if !ok() {
+		t.Errorf("the last server has the events %q, want %q among them", slow.events(n), want)
+	}
+}
