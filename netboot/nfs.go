@@ -21,7 +21,8 @@ import (
 )
 
 func (s *Server) serveNFS(ctx context.Context) error {
-	srv := &nfs.Server{Exports: s.exports, Blobs: s.store, List: s.exports.list, Events: s.nfsEvent, Log: s.Log}
+	srv := &nfs.Server{Exports: s.exports, Blobs: s.store, List: s.exports.list, Events: s.nfsEvent, Log: s.Log,
+		ReplyMemory: int64(s.Settings.NFS.Memory) << 20}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range s.nfs {
 		g.Go(func() error { return srv.Serve(ctx, l) })

@@ -43,7 +43,7 @@ type Settings struct {
 	DHCP    DHCPSettings    `toml:"dhcp"`
 	HTTP    PortSettings    `toml:"http"`
 	TFTP    PortSettings    `toml:"tftp"`
-	NFS     PortSettings    `toml:"nfs"`
+	NFS     NFSSettings     `toml:"nfs"`
 	Queue   QueueSettings   `toml:"queue"`
 }
 
@@ -83,6 +83,12 @@ type SubnetSettings struct {
 // PortSettings is the port that a service listens on.
 type PortSettings struct {
 	Port int `toml:"port"`
+}
+
+// NFSSettings are those of the NFS server.
+type NFSSettings struct {
+	Port   int `toml:"port"`
+	Memory int `toml:"memory"` // MiB for the calls of all machines that are being answered
 }
 
 // QueueSettings are for when many machines start at once.
@@ -134,6 +140,7 @@ const (
 	DefaultHTTPPort = 8070
 	DefaultTFTPPort = 69
 	DefaultNFSPort  = 2049
+	DefaultNFSMem   = 64
 	DefaultData     = "/var/lib/slate"
 	DefaultLease    = 12 * time.Hour
 )
@@ -144,7 +151,7 @@ func ReadSettings(file string) (Settings, error) {
 	s := Settings{
 		Data: DefaultData, ConfigD: "config.d", Key: "site.key",
 		DHCP: DHCPSettings{Mode: DHCPServer, PoolSettings: PoolSettings{Lease: Duration(DefaultLease)}},
-		HTTP: PortSettings{DefaultHTTPPort}, TFTP: PortSettings{DefaultTFTPPort}, NFS: PortSettings{DefaultNFSPort},
+		HTTP: PortSettings{DefaultHTTPPort}, TFTP: PortSettings{DefaultTFTPPort}, NFS: NFSSettings{DefaultNFSPort, DefaultNFSMem},
 		Queue: QueueSettings{DefaultBoots},
 	}
 	data, err := os.ReadFile(file)
@@ -164,6 +171,9 @@ func ReadSettings(file string) (Settings, error) {
 	return s, errors.Join(append([]error{err}, s.check(doc)...)...)
 }
 
+// maxNFSMemory is more than any room of machines can make use of.
+const maxNFSMemory = 64 << 10
+
 func (s *Settings) check(doc *config.Doc) []error {
 	var errs []error
 	bad := func(key, format string, args ...any) { errs = append(errs, doc.Errorf(key, format, args...)) }
@@ -176,6 +186,9 @@ func (s *Settings) check(doc *config.Doc) []error {
 		if port < 1 || port > 65535 {
 			bad(key, "%d is not a port", port)
 		}
+	}
+	if m := s.NFS.Memory; m < 1 || m > maxNFSMemory {
+		bad("nfs.memory", "%d is not between 1 and %d MiB", m, maxNFSMemory)
 	}
 	if a := s.Network.Address; a.IsValid() && !a.Is4() {
 		bad("network.address", "%s is not an IPv4 address", a)

@@ -40,7 +40,7 @@ func TestReadSettings(t *testing.T) {
 	if s.Data != netboot.DefaultData || s.ConfigD != dir+"/config.d" || s.Key != dir+"/site.key" {
 		t.Errorf("paths = %s, %s, %s", s.Data, s.ConfigD, s.Key)
 	}
-	if s.DHCP.Mode != netboot.DHCPServer || s.HTTP.Port != 8070 || s.NFS.Port != 2049 || s.TFTP.Port != 69 || time.Duration(s.DHCP.Lease) != 12*time.Hour {
+	if s.DHCP.Mode != netboot.DHCPServer || s.HTTP.Port != 8070 || s.NFS.Port != 2049 || s.NFS.Memory != 64 || s.TFTP.Port != 69 || time.Duration(s.DHCP.Lease) != 12*time.Hour {
 		t.Errorf("defaults = %+v", s)
 	}
 	if got := s.DHCP.Range.String(); got != "10.0.0.10-10.0.0.20" {
@@ -59,6 +59,7 @@ func TestBadSettingsNameFileLineAndKey(t *testing.T) {
 		{"port as text", goodSettings + "[http]\nport = \"80\"\n", "slate.toml:6: http.port: ", ""},
 		{"lease", goodSettings + "lease = \"3s\"\n", "slate.toml:5: dhcp.lease: 3s is not between", ""},
 		{"lease nonsense", goodSettings + "lease = \"long\"\n", "slate.toml:5: dhcp.lease: ", ""},
+		{"NFS memory", goodSettings + "[nfs]\nmemory = 0\n", "slate.toml:6: nfs.memory: 0 is not between 1 and", ""},
 		{"no interface", "[dhcp]\nmode = \"off\"\n", "slate.toml: network.interface: is empty", ""},
 		{"IPv6", "[network]\ninterface = \"e\"\naddress = \"fe80::1\"\n[dhcp]\nmode = \"off\"\n", "slate.toml:3: network.address: fe80::1 is not an IPv4", ""},
 		{"option", goodSettings + "[dhcp.options]\n51 = \"60\"\n", "dhcp.options: option 51 cannot be set here: set lease", ""},

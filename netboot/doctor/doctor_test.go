@@ -22,7 +22,7 @@ func healthy() Facts {
 	return Facts{
 		Settings: netboot.Settings{
 			Data: "/d", Key: "/k", Network: netboot.NetworkSettings{Interface: "lab0"}, DHCP: netboot.DHCPSettings{Mode: netboot.DHCPServer},
-			HTTP: netboot.PortSettings{Port: 8070}, TFTP: netboot.PortSettings{Port: 69}, NFS: netboot.PortSettings{Port: 2049},
+			HTTP: netboot.PortSettings{Port: 8070}, TFTP: netboot.PortSettings{Port: 69}, NFS: netboot.NFSSettings{Port: 2049},
 		},
 		Now: now, Built: now.Add(-time.Hour), Version: "v1", Synced: true,
 		Interface: netboot.Interface{Name: "lab0", Up: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.77.0.1/24")}}, Link: true,
