@@ -118,8 +118,11 @@ const (
 	goEnv    = "SLATE_NFSBENCH_GO"
 )
 
-// memoryEnv is the server's ReplyMemory in bytes.
-const memoryEnv = "SLATE_NFSBENCH_MEMORY"
+// The server's ReplyMemory in bytes, and its SlowTimeout.
+const (
+	memoryEnv = "SLATE_NFSBENCH_MEMORY"
+	slowEnv   = "SLATE_NFSBENCH_SLOW"
+)
 
 // serveMain is the server under test, in a process of its own.
 func serveMain(site string) error {
@@ -147,8 +150,9 @@ func serveSlate(ctx context.Context, ln net.Listener, dir string) error {
 		return err
 	}
 	memory, _ := strconv.ParseInt(os.Getenv(memoryEnv), 10, 64)
+	slow, _ := time.ParseDuration(os.Getenv(slowEnv))
 	fmt.Println(ln.Addr())
-	return (&nfs.Server{Exports: site, Blobs: site, ReplyMemory: memory}).Serve(ctx, ln)
+	return (&nfs.Server{Exports: site, Blobs: site, ReplyMemory: memory, SlowTimeout: slow}).Serve(ctx, ln)
 }
 
 // serveGo is go-nfs alone.
