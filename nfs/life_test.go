@@ -164,6 +164,57 @@ func TestColdFiles(t *testing.T) {
 	}
 }
 
+// A READ whose file is not in memory is overtaken by a call that needs no disk;
+// one that is in memory is not.
+func TestReadFromDiskIsOvertaken(t *testing.T) {
+	s, c, root := serve(t)
+	var fs unix.Statfs_t
+	if err := unix.Statfs(s.dir, &fs); err != nil {
+		t.Fatal(err)
+	}
+	if fs.Type == unix.TMPFS_MAGIC {
+		t.Skip("the temporary directory is in memory, nothing there waits for a disk")
+	}
+	f, err := os.Open(s.path(digestOf(s, "var/big")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	big := c.lookup(root, "var", "big")
+	const tries = 20
+	// overtaken counts how often GETATTR is answered before the READ sent before it.
+	overtaken := func(cold bool, count int) (n int) {
+		for range tries {
+			if cold {
+				if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+					t.Fatal(err)
+				}
+			}
+			both := c.message(progNFS, 3, nfsRead, big, uint64(1<<20), count)
+			read := c.xid
+			c.send(append(both, c.message(progNFS, 3, nfsGetattr, root)...))
+			if c.receive().xid != read {
+				n++
+			}
+			c.receive()
+		}
+		return n
+	}
+	for _, count := range []int{4096, 1 << 20} {
+		c.read(big, 1<<20)
+		if n := overtaken(false, count); n > 0 {
+			t.Errorf("READ of %d bytes in memory: overtaken %d times of %d, want never", count, n, tries)
+		}
+		// The disk may be faster than the answer that is due.
+		if n := overtaken(true, count); n == 0 {
+			t.Errorf("READ of %d bytes on the disk: overtaken %d times of %d", count, n, tries)
+		}
+	}
+}
+
 func TestDamagedBlobs(t *testing.T) {
 	s, c, root := serve(t)
 	read := func(path string) uint32 {

@@ -3,7 +3,14 @@
 package nfs_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"testing"
+
+	"slate/images"
+	"slate/images/tree"
+	"slate/nfs"
 )
 
 // sattr sets mode and size and both times.
@@ -94,6 +101,66 @@ func TestReadOnly(t *testing.T) {
 	if got := c.read(passwd, 100); string(got) != string(content("etc/passwd")) {
 		t.Error("the file has changed")
 	}
+}
+
+// pair serves two versions, and has one more that it cannot read.
+type pair struct {
+	*site
+	other *site
+}
+
+var damaged = [16]byte{0xda}
+
+func (p pair) Export(ctx context.Context, path string) (images.Digest, *tree.Tree, error) {
+	if path == "/demo/2" {
+		return p.other.Export(ctx, "/demo/1")
+	}
+	return p.site.Export(ctx, path)
+}
+
+func (p pair) ByPrefix(ctx context.Context, prefix [16]byte) (*tree.Tree, error) {
+	if prefix == damaged {
+		return nil, errors.New("the tree list is damaged")
+	}
+	t, err := p.site.ByPrefix(ctx, prefix)
+	if err != nil {
+		return p.other.ByPrefix(ctx, prefix)
+	}
+	return t, nil
+}
+
+// One connection may have mounted several versions; each handle stays in its own.
+func TestTwoVersions(t *testing.T) {
+	p := pair{newSite(t), makeSite(t, 10)}
+	p.other.dir = p.dir
+	addr, stop := start(t, &nfs.Server{Exports: p, Blobs: p})
+	c := dial(t, addr)
+	one, two := c.mount("/demo/1"), c.mount("/demo/2")
+	many := func(root []byte) int { return len(c.list(true, c.lookup(root, "many"), 8192)) - 2 }
+	check := func() {
+		t.Helper()
+		for range 3 {
+			if a, b := many(one), many(two); a != 0 || b != 10 {
+				t.Errorf("the versions have %d and %d files, want 0 and 10", a, b)
+			}
+		}
+	}
+	check()
+	if c.getattr(one).FSID == c.getattr(two).FSID {
+		t.Error("two versions have one fsid: a client would take them for one file system")
+	}
+	if !bytes.Equal(c.lookup(two, "etc", "..", ".."), two) {
+		t.Error("the way up leads out of a version")
+	}
+	stop()
+
+	addr, _ = start(t, &nfs.Server{Exports: p, Blobs: p})
+	c = dial(t, addr)
+	check() // by the handles alone
+	if _, st := c.nfs(nfsGetattr, append(damaged[:], 0, 0, 0, 0)); st != errIO {
+		t.Errorf("GETATTR in a version that cannot be read: status %d, want %d", st, errIO)
+	}
+	check()
 }
 
 func TestHandles(t *testing.T) {

@@ -3,7 +3,7 @@
 // Package nfsbench measures the NFS export against nfs-ganesha: one load, one
 // tree, one page cache, the servers taking turns. It has tests only.
 //
-//	go test ./nfs/nfsbench -v -nfsbench -tree DIR [-trace FILE] [-cells REGEXP] [-rounds N] [-profile FILE]
+//	go test ./nfs/nfsbench -v -nfsbench -tree DIR [-trace FILE] [-cells REGEXP] [-rounds N] [-results FILE] [-profile FILE]
 //
 // DIR is a root file system, such as a Debian made by mmdebstrap. Without it a
 // tree of a similar shape is made. FILE is what nfs.Server.Trace has recorded
@@ -16,6 +16,8 @@
 package nfsbench
 
 import (
+	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -33,15 +35,16 @@ import (
 )
 
 var (
-	bench    = flag.Bool("nfsbench", false, "measure; without it only the load client is tested")
-	treeDir  = flag.String("tree", "", "root file system to serve")
-	trace    = flag.String("trace", "", "recorded boot to replay")
-	cellsRE  = flag.String("cells", ".", "measure the cells that match")
-	rounds   = flag.Int("rounds", 5, "repetitions, of which the median counts")
-	duration = flag.Duration("duration", time.Second, "of each READ cell")
-	profile  = flag.String("profile", "", "write a CPU profile of our server")
-	alone    = flag.Bool("alone", false, "measure our server only")
-	withGo   = flag.Bool("gonfs", false, "measure go-nfs alone too")
+	bench       = flag.Bool("nfsbench", false, "measure; without it only the load client is tested")
+	treeDir     = flag.String("tree", "", "root file system to serve")
+	trace       = flag.String("trace", "", "recorded boot to replay")
+	cellsRE     = flag.String("cells", ".", "measure the cells that match")
+	resultsFile = flag.String("results", "", "keep what is measured in this file, and do not measure again what is in it")
+	rounds      = flag.Int("rounds", 5, "repetitions, of which the median counts")
+	duration    = flag.Duration("duration", time.Second, "of each READ cell")
+	profile     = flag.String("profile", "", "write a CPU profile of our server")
+	alone       = flag.Bool("alone", false, "measure our server only")
+	withGo      = flag.Bool("gonfs", false, "measure go-nfs alone too")
 )
 
 const profileEnv = "SLATE_NFSBENCH_PROFILE"
@@ -198,13 +201,13 @@ func setPlainTCP(t testing.TB) {
 
 // summary is what the rounds of a cell gave: medians, and the sum of errors.
 type summary struct {
-	speed, cost float64 // units per second, seconds of CPU per unit
-	p50, p99    float64 // milliseconds
-	most        float64 // bytes of memory
-	errors      int64
+	Speed, Cost float64 // units per second, seconds of CPU per unit
+	P50, P99    float64 // milliseconds
+	Most, Above float64 // bytes of memory, and of them above those when idle
+	Errors      int64
 }
 
-func summarize(all []outcome) summary {
+func summarize(all []outcome, idle int64) summary {
 	median := func(f func(outcome) float64) float64 {
 		v := make([]float64, len(all))
 		for i, o := range all {
@@ -214,14 +217,15 @@ func summarize(all []outcome) summary {
 		return v[len(v)/2]
 	}
 	s := summary{
-		speed: median(func(o outcome) float64 { return o.units / o.seconds }),
-		cost:  median(func(o outcome) float64 { return o.cpu.Seconds() / o.units }),
-		p50:   median(func(o outcome) float64 { return o.p50.Seconds() * 1e3 }),
-		p99:   median(func(o outcome) float64 { return o.p99.Seconds() * 1e3 }),
-		most:  median(func(o outcome) float64 { return float64(o.rss) }),
+		Speed: median(func(o outcome) float64 { return o.units / o.seconds }),
+		Cost:  median(func(o outcome) float64 { return o.cpu.Seconds() / o.units }),
+		P50:   median(func(o outcome) float64 { return o.p50.Seconds() * 1e3 }),
+		P99:   median(func(o outcome) float64 { return o.p99.Seconds() * 1e3 }),
+		Most:  median(func(o outcome) float64 { return float64(o.rss) }),
 	}
+	s.Above = s.Most - float64(idle)
 	for _, o := range all {
-		s.errors += o.errors
+		s.Errors += o.errors
 	}
 	return s
 }
@@ -235,28 +239,73 @@ func TestBench(t *testing.T) {
 		labtest.NeedRoot(t)
 		labtest.Need(t, "ganesha.nfsd", "rpcbind")
 	}
-	setPlainTCP(t)
-	targets := startTargets(t)
-	var table strings.Builder
-	table.WriteString("| load | server | units/s | CPU per unit | op p50 ms | op p99 ms | most memory MB | errors | speed ratio | CPU ratio |\n|---|---|---|---|---|---|---|---|---|---|\n")
-	res := results{}
-	for _, c := range chosen {
-		got := make([][]outcome, len(targets))
-		for round := range *rounds {
-			for i := range targets {
-				k := (i + round) % len(targets)
-				got[k] = append(got[k], measure(t, targets[k], c))
-			}
+	res := loadResults(t)
+	chosen = slices.DeleteFunc(chosen, func(c cell) bool { return res[c.name] != nil })
+	if len(chosen) > 0 {
+		setPlainTCP(t)
+		targets := startTargets(t)
+		for _, c := range chosen {
+			res[c.name] = compare(t, c, targets)
+			res.save(t)
+			t.Logf("%s", rows(c, res[c.name]))
 		}
-		res[c.name] = map[string]summary{}
-		for i, tg := range targets {
-			res[c.name][tg.name] = summarize(got[i])
-		}
-		rows(&table, c, targets, res[c.name])
 	}
-	t.Logf("medians of %d rounds\n%s", *rounds, table.String())
-	if !*alone {
-		t.Logf("what is asked, as far as these cells tell\n%s", verdicts(res, targets[0].idle))
+	table := "| load | server | units/s | CPU per unit | op p50 ms | op p99 ms | most memory MB | errors | speed ratio | CPU ratio |\n|---|---|---|---|---|---|---|---|---|---|\n"
+	for _, c := range cells() {
+		table += rows(c, res[c.name])
+	}
+	t.Logf("medians of %d rounds\n%s", *rounds, table)
+	t.Logf("what is asked, as far as these cells tell\n%s", verdicts(res))
+}
+
+// compare measures a cell on all targets, which take turns.
+func compare(t testing.TB, c cell, targets []*target) map[string]summary {
+	t.Helper()
+	got := make([][]outcome, len(targets))
+	for round := range *rounds {
+		for i := range targets {
+			k := (i + round) % len(targets)
+			got[k] = append(got[k], measure(t, targets[k], c))
+		}
+	}
+	res := map[string]summary{}
+	for i, tg := range targets {
+		res[tg.name] = summarize(got[i], tg.idle)
+	}
+	return res
+}
+
+// loadResults returns what is in the file that -results names.
+func loadResults(t testing.TB) results {
+	t.Helper()
+	res := results{}
+	if *resultsFile == "" {
+		return res
+	}
+	data, err := os.ReadFile(*resultsFile)
+	if errors.Is(err, os.ErrNotExist) {
+		return res
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &res)
+	}
+	if err != nil {
+		t.Fatalf("-results: %v", err)
+	}
+	return res
+}
+
+func (r results) save(t testing.TB) {
+	t.Helper()
+	if *resultsFile == "" {
+		return
+	}
+	data, err := json.MarshalIndent(r, "", "\t")
+	if err == nil {
+		err = os.WriteFile(*resultsFile, data, 0o644)
+	}
+	if err != nil {
+		t.Fatalf("-results: %v", err)
 	}
 }
 
@@ -279,20 +328,32 @@ func chooseCells(t testing.TB) (chosen []cell) {
 	return chosen
 }
 
-// rows writes the lines of one cell; the last target is what is compared to.
-func rows(w *strings.Builder, c cell, targets []*target, got map[string]summary) {
-	base := got[targets[len(targets)-1].name]
-	for _, tg := range targets {
-		s := got[tg.name]
-		perUnit := fmt.Sprintf("%.1f µs/%s", s.cost*1e6, c.unit)
-		if c.unit == "MB" {
-			perUnit = fmt.Sprintf("%.3f s/GB", s.cost*1e3)
-		} else if c.unit != "op" {
-			perUnit = fmt.Sprintf("%.1f ms/%s", s.cost*1e3, c.unit)
+// servers are the names of targets, in the order of the table.
+var servers = []string{"slate", "go-nfs", "ganesha"}
+
+// rows are the lines of one cell, compared to ganesha where it was measured.
+func rows(c cell, got map[string]summary) string {
+	var b strings.Builder
+	base, compared := got["ganesha"]
+	for _, name := range servers {
+		s, ok := got[name]
+		if !ok {
+			continue
 		}
-		fmt.Fprintf(w, "| %s | %s | %.4g %s/s | %s | %.3f | %.3f | %.0f | %d | %.2f | %.2f |\n", c.name, tg.name,
-			s.speed, c.unit, perUnit, s.p50, s.p99, s.most/1e6, s.errors, s.speed/base.speed, s.cost/base.cost)
+		perUnit := fmt.Sprintf("%.1f µs/%s", s.Cost*1e6, c.unit)
+		if c.unit == "MB" {
+			perUnit = fmt.Sprintf("%.3f s/GB", s.Cost*1e3)
+		} else if c.unit != "op" {
+			perUnit = fmt.Sprintf("%.1f ms/%s", s.Cost*1e3, c.unit)
+		}
+		ratios := "|"
+		if compared {
+			ratios = fmt.Sprintf("%.2f | %.2f", s.Speed/base.Speed, s.Cost/base.Cost)
+		}
+		fmt.Fprintf(&b, "| %s | %s | %.4g %s/s | %s | %.3f | %.3f | %.0f | %d | %s |\n", c.name, name,
+			s.Speed, c.unit, perUnit, s.P50, s.P99, s.Most/1e6, s.Errors, ratios)
 	}
+	return b.String()
 }
 
 func startTargets(t testing.TB) []*target {

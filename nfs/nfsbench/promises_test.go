@@ -23,9 +23,9 @@ type promise struct {
 	value func(slate, ganesha summary) float64
 }
 
-func speedRatio(s, g summary) float64 { return s.speed / g.speed }
-func costRatio(s, g summary) float64  { return s.cost / g.cost }
-func p99Ratio(s, g summary) float64   { return s.p99 / g.p99 }
+func speedRatio(s, g summary) float64 { return s.Speed / g.Speed }
+func costRatio(s, g summary) float64  { return s.Cost / g.Cost }
+func p99Ratio(s, g summary) float64   { return s.P99 / g.P99 }
 
 var promises = []promise{
 	{"boots/s of 64 clients to ganesha's", 2, false, "boot replay clients=64", speedRatio},
@@ -36,11 +36,11 @@ var promises = []promise{
 	{"operations/s of READ 4 KiB, 4 connections x 8, to ganesha's", 2.5, false, "READ 4 KiB random depth=8 conns=4", speedRatio},
 	{"READDIRPLUS walks/s from a cold start to those of a warm ganesha", 1, false, "READDIRPLUS walk of . from a cold start", speedRatio},
 	{"READDIR+LOOKUP+GETATTR operations/s to ganesha's", 1, false, "READDIR+LOOKUP+GETATTR", speedRatio},
-	{"calls that failed", 0, true, "", func(s, _ summary) float64 { return float64(s.errors) }},
+	{"calls that failed", 0, true, "", func(s, _ summary) float64 { return float64(s.Errors) }},
 }
 
 // verdicts is a table of what is asked and what the cells measured say to it.
-func verdicts(res results, idle int64) string {
+func verdicts(res results) string {
 	var b strings.Builder
 	b.WriteString("| asked | limit | measured | cell | |\n|---|---|---|---|---|\n")
 	line := func(p promise, got float64, cell string) {
@@ -57,10 +57,12 @@ func verdicts(res results, idle int64) string {
 	for _, p := range promises {
 		worst, where := math.NaN(), ""
 		for _, cell := range slices.Sorted(maps.Keys(res)) {
-			if !strings.HasPrefix(cell, p.cells) {
+			slate, ok := res[cell]["slate"]
+			ganesha, compared := res[cell]["ganesha"]
+			if !ok || !compared || !strings.HasPrefix(cell, p.cells) {
 				continue
 			}
-			got := p.value(res[cell]["slate"], res[cell]["ganesha"])
+			got := p.value(slate, ganesha)
 			if where == "" || p.atMost && got > worst || !p.atMost && got < worst {
 				worst, where = got, cell
 			}
@@ -72,11 +74,11 @@ func verdicts(res results, idle int64) string {
 	one, ok := res["READ 1024 KiB sequential depth=32 conns=1"]
 	for _, name := range []string{"READ 1024 KiB sequential depth=8 conns=4", "READ 1024 KiB sequential depth=32 conns=4"} {
 		if four, also := res[name]; ok && also {
-			line(promise{what: "MB/s of one connection at depth 32 to those of four", asked: 0.7}, one["slate"].speed/four["slate"].speed, name)
+			line(promise{what: "MB/s of one connection at depth 32 to those of four", asked: 0.7}, one["slate"].Speed/four["slate"].Speed, name)
 		}
 	}
 	if full, ok := res["READ 1024 KiB sequential depth=8 conns=64"]; ok {
-		line(promise{what: "MB of memory above idle", asked: 64, atMost: true}, (full["slate"].most-float64(idle))/1e6, "READ 1024 KiB sequential depth=8 conns=64")
+		line(promise{what: "MB of memory above idle", asked: 64, atMost: true}, full["slate"].Above/1e6, "READ 1024 KiB sequential depth=8 conns=64")
 	}
 	return b.String()
 }
