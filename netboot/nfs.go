@@ -93,15 +93,19 @@ func (e *exports) find(prefix [16]byte) (images.Digest, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	d, ok := e.prefixes[prefix]
-	if !ok && time.Since(e.scanned) > rescanPause {
-		all, err := e.allTrees()
-		if err != nil {
-			return d, err
-		}
-		e.prefixes, e.scanned = all, time.Now()
-		d, ok = all[prefix]
+	if ok {
+		return d, nil
 	}
-	if !ok {
+	if time.Since(e.scanned) <= rescanPause {
+		// The version may have come since, and with it the machines of another server.
+		return d, nfs.ErrLater
+	}
+	all, err := e.allTrees()
+	if err != nil {
+		return d, err
+	}
+	e.prefixes, e.scanned = all, time.Now()
+	if d, ok = all[prefix]; !ok {
 		return d, fmt.Errorf("no version has a tree that starts with %x: %w", prefix, fs.ErrNotExist)
 	}
 	return d, nil

@@ -27,7 +27,7 @@ const (
 
 	nfs3OK, errNoEnt, errIO, errAcces, errNotDir, errIsDir, errInval = 0, 2, 5, 13, 20, 21, 22
 	errROFS, errNameTooLong, errStale                                = 30, 63, 70
-	errBadHandle, errBadCookie, errTooSmall                          = 10001, 10003, 10005
+	errBadHandle, errBadCookie, errTooSmall, errJukebox              = 10001, 10003, 10005, 10008
 )
 
 // client is a raw RPC client: it sends what it is told and shows what came.

@@ -16,6 +16,7 @@ package nfs
 
 import (
 	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -36,9 +37,13 @@ type Exports interface {
 	// that leads into the tree, it is asked for the beginnings too.
 	Export(ctx context.Context, path string) (images.Digest, *tree.Tree, error)
 	// ByPrefix returns the tree whose digest begins with these 16 bytes; an
-	// error that is fs.ErrNotExist makes the client's file handle stale.
+	// error that is fs.ErrNotExist makes the client's file handle stale, one
+	// that is ErrLater makes the client ask again some seconds later.
 	ByPrefix(ctx context.Context, prefix [16]byte) (*tree.Tree, error)
 }
+
+// ErrLater says that it cannot be told yet whether a version is there.
+var ErrLater = errors.New("not known yet")
 
 // Blobs gives the contents of files.
 type Blobs interface {

@@ -66,7 +66,7 @@ const (
 	statusBadHandle   status = 10001
 	statusBadCookie   status = 10003
 	statusTooSmall    status = 10005
-	statusServerFault status = 10006
+	statusJukebox     status = 10008
 )
 
 // File types, ftype3.

@@ -165,6 +165,9 @@ func (q *request) viewStatus(p prefix, err error) status {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, errStale) {
 		return statusStale
 	}
+	if errors.Is(err, ErrLater) {
+		return statusJukebox
+	}
 	if !errors.Is(err, context.Canceled) {
 		q.c.s.log.Error("tree of a file handle cannot be loaded", "tree", p, "addr", q.c.remote, "err", err)
 	}

@@ -103,13 +103,14 @@ func TestReadOnly(t *testing.T) {
 	}
 }
 
-// pair serves two versions, and has one more that it cannot read.
+// pair serves two versions, and knows of one that it cannot read, and of one
+// that it cannot tell about yet.
 type pair struct {
 	*site
 	other *site
 }
 
-var damaged = [16]byte{0xda}
+var damaged, later = [16]byte{0xda}, [16]byte{0x1a}
 
 func (p pair) Export(ctx context.Context, path string) (images.Digest, *tree.Tree, error) {
 	if path == "/demo/2" {
@@ -119,8 +120,11 @@ func (p pair) Export(ctx context.Context, path string) (images.Digest, *tree.Tre
 }
 
 func (p pair) ByPrefix(ctx context.Context, prefix [16]byte) (*tree.Tree, error) {
-	if prefix == damaged {
+	switch prefix {
+	case damaged:
 		return nil, errors.New("the tree list is damaged")
+	case later:
+		return nil, nfs.ErrLater
 	}
 	t, err := p.site.ByPrefix(ctx, prefix)
 	if err != nil {
@@ -157,8 +161,14 @@ func TestTwoVersions(t *testing.T) {
 	addr, _ = start(t, &nfs.Server{Exports: p, Blobs: p})
 	c = dial(t, addr)
 	check() // by the handles alone
-	if _, st := c.nfs(nfsGetattr, append(damaged[:], 0, 0, 0, 0)); st != errIO {
-		t.Errorf("GETATTR in a version that cannot be read: status %d, want %d", st, errIO)
+	for prefix, want := range map[[16]byte]uint32{damaged: errIO, later: errJukebox} {
+		fh := append(prefix[:], 0, 0, 0, 0)
+		if _, st := c.nfs(nfsGetattr, fh); st != want {
+			t.Errorf("GETATTR in version %x: status %d, want %d", prefix, st, want)
+		}
+		if a, st := c.nfs(nfsRemove, fh, "x"); st != want || a.Len() != 4*failure(nfsRemove) {
+			t.Errorf("REMOVE in version %x: status %d and %d bytes, want %d", prefix, st, a.Len(), want)
+		}
 	}
 	check()
 }
