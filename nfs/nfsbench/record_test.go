@@ -23,6 +23,10 @@ import (
 
 var record = flag.String("record", "", "boot a machine from -tree and write here what it asks of the server")
 
+// maxOperations is half of what the boot of a Debian took with the kernel's own
+// mount options.
+const maxOperations = 4475 / 2
+
 // TestRecord boots a machine in QEMU, its root the tree over NFS through our
 // controller, and writes the trace of all it asks for from mount to login
 // prompt. What -trace replays is made so.
@@ -60,7 +64,11 @@ func TestRecord(t *testing.T) {
 		op, _, _ := bytes.Cut(line, []byte(" "))
 		counts[string(op)]++
 	}
-	t.Logf("%d operations: %v", bytes.Count(data, []byte("\n")), counts)
+	ops := bytes.Count(data, []byte("\n"))
+	t.Logf("%d operations: %v", ops, counts)
+	if ops > maxOperations {
+		t.Errorf("the boot took %d operations, want at most %d", ops, maxOperations)
+	}
 }
 
 func listen(t testing.TB) net.Listener {

@@ -78,7 +78,13 @@ type site struct {
 	t    *testing.T
 	dir  string // slate.toml, config.d, data
 	base string // URL, "" for the lab's own address
+	on   starter
 	proc *process.Process
+}
+
+// starter is where the appliance runs: the lab itself, or a host in it.
+type starter interface {
+	StartSpec(context.Context, process.Spec) (*process.Process, error)
 }
 
 // newSite sets up an appliance with slate init in the lab, on the store of the
@@ -90,20 +96,26 @@ func newSite(t *testing.T, l *labtest.Lab) *site {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &site{Lab: l, t: t, dir: t.TempDir()}
-	// Contents are shared, names are not: what a test imports is its own.
-	if err := os.CopyFS(s.dir+"/data/images", os.DirFS(filepath.Join(demo, "data/images"))); err != nil {
-		t.Fatal(err)
-	}
-	for _, sub := range []string{"blobs", "trees"} {
-		if err := os.Symlink(filepath.Join(demo, "data", sub), filepath.Join(s.dir, "data", sub)); err != nil {
-			t.Fatal(err)
-		}
-	}
+	s := &site{Lab: l, t: t, dir: t.TempDir(), on: l}
+	s.stock(demo)
 	s.slate("init", "--interface", lab.MainBridge)
 	// An emulated machine on a busy host is slow: systemd may wait longer for devices.
 	s.conf("system/boot.conf", "image = \"demo@stable\"\ntimeout = 3\ncmdline = [\"quiet\", \"panic=30\", \"systemd.default_device_timeout_sec=600\"]\n")
 	return s
+}
+
+// stock fills the store with the demo's image.
+func (s *site) stock(demo string) {
+	s.t.Helper()
+	// Contents are shared, names are not: what a test imports is its own.
+	if err := os.CopyFS(s.dir+"/data/images", os.DirFS(filepath.Join(demo, "data/images"))); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, sub := range []string{"blobs", "trees"} {
+		if err := os.Symlink(filepath.Join(demo, "data", sub), filepath.Join(s.dir, "data", sub)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
 }
 
 // survey prints a digest of everything about the tree below the working directory
@@ -161,7 +173,7 @@ func (s *site) slate(words ...string) string {
 
 func (s *site) try(words ...string) (string, error) {
 	var out strings.Builder
-	p, err := s.StartSpec(s.t.Context(), process.Spec{Name: "slate-" + words[0], Argv: s.args(words...), Log: &out})
+	p, err := s.on.StartSpec(s.t.Context(), process.Spec{Name: "slate-" + words[0], Argv: s.args(words...), Log: &out})
 	if err != nil {
 		return "", err
 	}
@@ -187,13 +199,68 @@ func (s *site) conf(name, text string) {
 func (s *site) serve() {
 	s.t.Helper()
 	var err error
-	s.proc, err = s.StartSpec(s.t.Context(), process.Spec{
+	s.proc, err = s.on.StartSpec(s.t.Context(), process.Spec{
 		Name: "appliance", Argv: s.args("serve"),
 		Ready: &process.Ready{Notify: filepath.Join(s.Dir(), "notify")},
 	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// heir is an appliance on a host of its own that has the same image and will take
+// the address over. It does not run yet.
+func (s *site) heir() *site {
+	s.t.Helper()
+	demo, err := demoDir()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	h, err := s.AddHost("heir", lab.Port{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	heir := &site{Lab: s.Lab, t: s.t, dir: s.t.TempDir(), on: h}
+	heir.stock(demo)
+	settings := fmt.Sprintf("data = \"data\"\n[network]\ninterface = \"eth0\"\naddress = %q\n[dhcp]\nmode = \"off\"\n", s.Addr().Addr())
+	if err := os.WriteFile(heir.dir+"/slate.toml", []byte(settings), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.CopyFS(heir.dir+"/config.d", os.DirFS(s.dir+"/config.d")); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, key := range []string{"site.key", "site.key.pub"} {
+		data, err := os.ReadFile(filepath.Join(s.dir, key))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(heir.dir, key), data, 0o600)
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return heir
+}
+
+// takeOver moves the address from the lab to the heir's host, whose network card
+// tells everybody, and starts the heir there.
+func (s *site) takeOver(heir *site) {
+	s.t.Helper()
+	for _, c := range []struct {
+		on     starter
+		script string
+	}{
+		{s.on, fmt.Sprintf("ip address del %s dev %s", s.Addr(), lab.MainBridge)},
+		{heir.on, fmt.Sprintf("echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_notify; ip link set eth0 down; ip address add %s dev eth0; ip link set eth0 up", s.Addr())},
+	} {
+		p, err := c.on.StartSpec(s.t.Context(), process.Spec{Name: "ip", Argv: []string{"sh", "-ec", c.script}})
+		if err == nil {
+			err = p.Wait(s.t.Context())
+		}
+		if err != nil {
+			s.t.Fatalf("%s: %v", c.script, err)
+		}
+	}
+	heir.serve()
 }
 
 // stop ends the appliance as a service manager does.
