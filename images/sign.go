@@ -22,6 +22,7 @@ import (
 const (
 	PurposeRecord = "record" // a version's record
 	PurposeBundle = "bundle" // a bundle of config.d
+	PurposeTLS    = "tls"    // the key of an appliance's TLS
 )
 
 // ErrUnsigned says that there is no signature at all.

@@ -37,6 +37,7 @@ func (s *Server) httpHandler() http.Handler {
 		Load:             s.load,
 		Sign:             s.sign,
 		Hello:            s.hello,
+		Secured:          s.secured,
 		Sync:             s.sync,
 		Log:              s.Log,
 	})

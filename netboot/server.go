@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -67,6 +68,9 @@ type Server struct {
 	controller       []byte
 	controllerDigest images.Digest
 
+	tlsConfig *tls.Config
+	secured   []byte // for api.PathTLS
+
 	strangers strangers
 	modes     sync.Map // node's name to modeEntry: what its configuration says
 
@@ -77,6 +81,7 @@ type Server struct {
 type listeners struct {
 	// One for each network that the appliance is on.
 	http []net.Listener
+	tls  []net.Listener
 	nfs  []net.Listener
 	tftp []*net.UDPConn
 
@@ -105,6 +110,9 @@ func (s *Server) Run(ctx context.Context) error {
 	for _, l := range s.http {
 		g.Go(func() error { return s.serveHTTP(gctx, l, handler) })
 	}
+	for _, l := range s.tls {
+		g.Go(func() error { return s.serveHTTP(gctx, tls.NewListener(l, s.tlsConfig), handler) })
+	}
 	g.Go(func() error { return s.serveHTTP(gctx, s.admin, s.adminHandler()) })
 	g.Go(func() error { return s.serveTFTP(gctx) })
 	g.Go(func() error { return s.serveNFS(gctx) })
@@ -115,7 +123,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	}
 	s.Log.Info("the appliance is ready", "addr", s.addr(), "interface", s.Settings.Network.Interface,
-		"dhcp", s.Settings.DHCP.Mode, "tftp", s.Settings.TFTP.Port, "http", s.Settings.HTTP.Port, "nfs", s.Settings.NFS.Port)
+		"dhcp", s.Settings.DHCP.Mode, "tftp", s.Settings.TFTP.Port, "http", s.Settings.HTTP.Port, "https", s.Settings.HTTPS.Port, "nfs", s.Settings.NFS.Port)
 	if s.Ready != nil {
 		s.Ready()
 	}
@@ -150,6 +158,7 @@ func (s *Server) open(ctx context.Context) error {
 	s.grub, err = grub.New()
 	try(err)
 	if len(s.networks) > 0 {
+		try(s.openTLS())
 		try(s.listen(ctx))
 	}
 	if s.nodes != nil { // else another appliance may use this data directory
@@ -219,6 +228,7 @@ func (s *Server) listen(ctx context.Context) error {
 			*to = append(*to, l)
 		}
 		tcp("http", httpListener, s.Settings.HTTP.Port, &s.http)
+		tcp("https", net.ListenConfig{}, s.Settings.HTTPS.Port, &s.tls)
 		tcp("nfs", net.ListenConfig{}, s.Settings.NFS.Port, &s.nfs)
 		c, err := tftp.Listen(ctx, netip.AddrPortFrom(n.addr, uint16(s.Settings.TFTP.Port)))
 		if err != nil {
@@ -238,7 +248,7 @@ func (s *Server) close() {
 	if s.sync != nil {
 		s.sync.Wait() // packs that are still being made
 	}
-	for _, l := range slices.Concat(s.http, s.nfs, []net.Listener{s.admin}) {
+	for _, l := range slices.Concat(s.http, s.tls, s.nfs, []net.Listener{s.admin}) {
 		if l != nil {
 			l.Close()
 		}

@@ -48,7 +48,7 @@ func newAppliance(t *testing.T) *netboot.Server {
 		Data: dir + "/data", ConfigD: dir + "/config.d", Key: dir + "/site.key",
 		Network: netboot.NetworkSettings{Interface: "lab0"},
 		DHCP:    netboot.DHCPSettings{Mode: netboot.DHCPServer, PoolSettings: netboot.PoolSettings{Lease: netboot.Duration(time.Hour)}},
-		HTTP:    netboot.PortSettings{Port: 8070}, TFTP: netboot.PortSettings{Port: 69}, NFS: netboot.NFSSettings{Port: 2049},
+		HTTP:    netboot.PortSettings{Port: 8070}, HTTPS: netboot.PortSettings{Port: 8443}, TFTP: netboot.PortSettings{Port: 69}, NFS: netboot.NFSSettings{Port: 2049},
 	}
 	must := func(err error) {
 		if err != nil {

@@ -42,6 +42,7 @@ type Settings struct {
 	Network NetworkSettings `toml:"network"`
 	DHCP    DHCPSettings    `toml:"dhcp"`
 	HTTP    PortSettings    `toml:"http"`
+	HTTPS   PortSettings    `toml:"https"`
 	TFTP    PortSettings    `toml:"tftp"`
 	NFS     NFSSettings     `toml:"nfs"`
 	Queue   QueueSettings   `toml:"queue"`
@@ -138,6 +139,7 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // Ports that the services listen on unless the settings say otherwise.
 const (
 	DefaultHTTPPort = 8070
+	DefaultTLSPort  = 8443
 	DefaultTFTPPort = 69
 	DefaultNFSPort  = 2049
 	DefaultNFSMem   = 64
@@ -151,7 +153,7 @@ func ReadSettings(file string) (Settings, error) {
 	s := Settings{
 		Data: DefaultData, ConfigD: "config.d", Key: "site.key",
 		DHCP: DHCPSettings{Mode: DHCPServer, PoolSettings: PoolSettings{Lease: Duration(DefaultLease)}},
-		HTTP: PortSettings{DefaultHTTPPort}, TFTP: PortSettings{DefaultTFTPPort}, NFS: NFSSettings{DefaultNFSPort, DefaultNFSMem},
+		HTTP: PortSettings{DefaultHTTPPort}, HTTPS: PortSettings{DefaultTLSPort}, TFTP: PortSettings{DefaultTFTPPort}, NFS: NFSSettings{DefaultNFSPort, DefaultNFSMem},
 		Queue: QueueSettings{DefaultBoots},
 	}
 	data, err := os.ReadFile(file)
@@ -182,7 +184,7 @@ func (s *Settings) check(doc *config.Doc) []error {
 			bad(key, "is empty")
 		}
 	}
-	for key, port := range map[string]int{"http.port": s.HTTP.Port, "tftp.port": s.TFTP.Port, "nfs.port": s.NFS.Port} {
+	for key, port := range map[string]int{"http.port": s.HTTP.Port, "https.port": s.HTTPS.Port, "tftp.port": s.TFTP.Port, "nfs.port": s.NFS.Port} {
 		if port < 1 || port > 65535 {
 			bad(key, "%d is not a port", port)
 		}

@@ -20,6 +20,7 @@ const (
 	PathController = "/controller/"   // + <digest>.cpio: the controller's part of the initramfs
 	PathBlob       = "/blobs/sha256/" // + digest: a file of the store; never changes
 	PathBoots      = "/api/v1/boots/" // + boot id + "/events": POST Event
+	PathTLS        = "/tls.pin"       // GET: where TLS is served and with which key, signed by the site key
 	PathSync       = "/v1/"           // versions by content: see package images/transfer
 	PathStatus     = "/api/v1/status" // GET Status
 	PathNodes      = "/api/v1/nodes"  // below it: what only the admin's socket answers

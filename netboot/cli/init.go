@@ -37,7 +37,7 @@ type initCmd struct {
 func (initCmd) Help() string {
 	return `Looks at this machine and its network and writes what an appliance needs, beside
 the file that --config names: slate.toml, a starter config.d with every default
-written out, and the site key. Files that are there already are kept.
+written out, the site key, and a key and certificate for TLS. Files that are there already are kept.
 
 If another DHCP server answers on the network, the appliance is set up to work
 beside it (proxyDHCP). Otherwise it gives addresses itself, from the upper half
@@ -58,6 +58,9 @@ func (c *initCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	if err := writeKey(a, filepath.Join(dir, "site.key")); err != nil {
+		return err
+	}
+	if err := writeTLS(a, filepath.Join(dir, "site.key")); err != nil {
 		return err
 	}
 	if err := c.installLoaders(ctx, a); err != nil {
@@ -214,6 +217,23 @@ func writeKey(a *app, file string) error {
 		return err
 	}
 	return writeNew(a, pub, images.FormatPublicKey(key), 0o644)
+}
+
+// writeTLS makes the key and certificate that the appliance serves TLS with.
+func writeTLS(a *app, siteKey string) error {
+	var addrs []netip.Addr // what is wrong with settings that were kept is for slate serve to say
+	if s, err := netboot.ReadSettings(a.Config); err == nil && s.Network.Address.IsValid() {
+		addrs = append(addrs, s.Network.Address)
+	}
+	wrote, err := netboot.WriteTLS(siteKey, addrs)
+	for _, file := range wrote {
+		fmt.Fprintf(a.stdout, "wrote  %s\n", file)
+	}
+	if err == nil && len(wrote) == 0 {
+		key, _ := netboot.TLSFiles(siteKey)
+		fmt.Fprintf(a.stdout, "kept   %s\n", key)
+	}
+	return err
 }
 
 // writeNew writes a file unless it is there, and says which.

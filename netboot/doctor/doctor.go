@@ -54,6 +54,7 @@ type Facts struct {
 	Ports   []Port      // tried only if it does not run
 
 	Ruleset   []byte // nft -j list ruleset; nil: there is no nft
+	Iptables  []Iptables
 	RulesErr  error
 	Rivals    []dhcp.Rival
 	RivalsErr error
@@ -64,7 +65,8 @@ type Facts struct {
 	DiskErr     error
 
 	KeyMode fs.FileMode
-	KeyErr  error // it cannot be read, or its public half does not match
+	KeyErr  error       // it cannot be read, or its public half does not match
+	TLSMode fs.FileMode // of the private key of TLS; 0: there is none yet
 
 	Images   []Image
 	ImageErr error
@@ -181,30 +183,66 @@ func (d *diagnosis) appliance() {
 }
 
 func (d *diagnosis) firewall() {
-	switch {
-	case d.RulesErr != nil:
+	if d.RulesErr != nil {
 		d.add("firewall", Warning, "run slate doctor as root", "the rules could not be read: %v", d.RulesErr)
 		return
-	case d.Ruleset == nil:
-		d.add("firewall", OK, "", "no nftables here")
-		return
 	}
-	rules, err := parseRuleset(d.Ruleset)
-	if err != nil {
-		d.add("firewall", Warning, "look at: nft list ruleset", "the rules are not understood: %v", err)
-		return
+	rules := &ruleset{}
+	if d.Ruleset != nil {
+		var err error
+		if rules, err = parseRuleset(d.Ruleset); err != nil {
+			d.add("firewall", Warning, "look at: nft list ruleset", "the rules are not understood: %v", err)
+			return
+		}
+	}
+	tables := map[string]iptables{}
+	for _, t := range d.Iptables {
+		tables[t.Command] = parseIptables(t.Saved)
+		if t.Command == nftIptables {
+			rules.forget("ip", "filter")
+		}
 	}
 	blocked := 0
 	for _, s := range d.services() {
-		if where := rules.drops(packet{d.Settings.Network.Interface, s.proto, s.port}); where != "" {
+		p := packet{d.Settings.Network.Interface, s.proto, s.port}
+		for command, t := range tables {
+			if t.drops(p) {
+				blocked++
+				d.blocked(s, command+" INPUT", iptablesFix(command, t, p))
+			}
+		}
+		if where := rules.drops(p); where != "" {
 			blocked++
-			d.add("firewall", Problem, fmt.Sprintf("let it in, for instance: nft insert rule %s iifname %s %s dport %d accept", where, d.Settings.Network.Interface, s.proto, s.port),
-				"%s (%s port %d) is dropped by %s", s.name, s.proto, s.port, where)
+			d.blocked(s, where, nftFix(where, p))
 		}
 	}
-	if blocked == 0 {
+	switch {
+	case blocked > 0:
+	case d.Ruleset == nil && len(d.Iptables) == 0:
+		d.add("firewall", OK, "", "neither nftables nor iptables here")
+	default:
 		d.add("firewall", OK, "", "nothing drops what machines send")
 	}
+}
+
+func (d *diagnosis) blocked(s service, where, fix string) {
+	d.add("firewall", Problem, fix, "%s (%s port %d) is dropped by %s", s.name, s.proto, s.port, where)
+}
+
+// nftFix is how to let the packet in where an nftables chain drops it.
+func nftFix(where string, p packet) string {
+	if strings.Contains(where, " firewalld ") {
+		return fmt.Sprintf("let it in: firewall-cmd --permanent --zone=$(firewall-cmd --get-zone-of-interface=%s) --add-port=%d/%s && firewall-cmd --reload", p.iface, p.port, p.proto)
+	}
+	return fmt.Sprintf("let it in, for instance: nft insert rule %s iifname %s %s dport %d accept", where, p.iface, p.proto, p.port)
+}
+
+// iptablesFix is the same for iptables.
+func iptablesFix(command string, t iptables, p packet) string {
+	if t.ufw() {
+		return fmt.Sprintf("let it in: ufw allow in on %s proto %s to any port %d", p.iface, p.proto, p.port)
+	}
+	return fmt.Sprintf("let it in, for instance: %s -I INPUT -i %s -p %s --dport %d -j ACCEPT", command, p.iface, p.proto, p.port)
 }
 
 type service struct {
@@ -214,7 +252,7 @@ type service struct {
 
 // services are what machines must be able to reach.
 func (d *diagnosis) services() []service {
-	list := []service{{"TFTP", "udp", d.Settings.TFTP.Port}, {"HTTP", "tcp", d.Settings.HTTP.Port}, {"NFS", "tcp", d.Settings.NFS.Port}}
+	list := []service{{"TFTP", "udp", d.Settings.TFTP.Port}, {"HTTP", "tcp", d.Settings.HTTP.Port}, {"HTTPS", "tcp", d.Settings.HTTPS.Port}, {"NFS", "tcp", d.Settings.NFS.Port}}
 	if d.Settings.DHCP.Mode != netboot.DHCPOff {
 		list = append(list, service{"DHCP", "udp", 67})
 	}
@@ -292,6 +330,9 @@ func (d *diagnosis) key() {
 		d.add("site key", Problem, "make a new one with slate init, or put the right one back from its copy", "%v", d.KeyErr)
 	case d.KeyMode.Perm()&^maxKeyPerm != 0:
 		d.add("site key", Problem, "chmod 600 "+d.Settings.Key, "others can read %s (mode %04o)", d.Settings.Key, d.KeyMode.Perm())
+	case d.TLSMode.Perm()&^maxKeyPerm != 0:
+		file, _ := netboot.TLSFiles(d.Settings.Key)
+		d.add("TLS key", Problem, "chmod 600 "+file, "others can read %s (mode %04o)", file, d.TLSMode.Perm())
 	default:
 		d.add("site key", OK, "", "%s, mode %04o", d.Settings.Key, d.KeyMode.Perm())
 	}

@@ -22,7 +22,7 @@ func healthy() Facts {
 	return Facts{
 		Settings: netboot.Settings{
 			Data: "/d", Key: "/k", Network: netboot.NetworkSettings{Interface: "lab0"}, DHCP: netboot.DHCPSettings{Mode: netboot.DHCPServer},
-			HTTP: netboot.PortSettings{Port: 8070}, TFTP: netboot.PortSettings{Port: 69}, NFS: netboot.NFSSettings{Port: 2049},
+			HTTP: netboot.PortSettings{Port: 8070}, HTTPS: netboot.PortSettings{Port: 8443}, TFTP: netboot.PortSettings{Port: 69}, NFS: netboot.NFSSettings{Port: 2049},
 		},
 		Now: now, Built: now.Add(-time.Hour), Version: "v1", Synced: true,
 		Interface: netboot.Interface{Name: "lab0", Up: true, Prefixes: []netip.Prefix{netip.MustParsePrefix("10.77.0.1/24")}}, Link: true,
@@ -78,6 +78,7 @@ func TestDiagnose(t *testing.T) {
 		{"nearly full", func(f *Facts) { f.Free = 1e9 }, Warning, "nearly full", "image gc"},
 		{"no data", func(f *Facts) { f.DiskErr = errors.New("no such directory") }, Problem, "no such directory", "slate init"},
 		{"open key", func(f *Facts) { f.KeyMode = 0o640 }, Problem, "mode 0640", "chmod 600 /k"},
+		{"open TLS key", func(f *Facts) { f.TLSMode = 0o644 }, Problem, "/tls.key (mode 0644)", "chmod 600 /tls.key"},
 		{"other key", func(f *Facts) { f.KeyErr = errors.New("not the public half") }, Problem, "not the public half", "copy"},
 		{"old clock", func(f *Facts) { f.Now = time.Unix(0, 0) }, Problem, "before this program was built", "timesyncd"},
 		{"loose clock", func(f *Facts) { f.Synced = false }, Warning, "nothing keeps it right", "chrony"},

@@ -54,6 +54,11 @@ func parseRuleset(text []byte) (*ruleset, error) {
 	return r, nil
 }
 
+// forget leaves a table out.
+func (r *ruleset) forget(family, table string) {
+	r.chains = slices.DeleteFunc(r.chains, func(c chain) bool { return c.Family == family && c.Table == table })
+}
+
 // drops returns the chain that drops the packet, as "family table chain", "" if
 // none does. An accept ends only its own chain: each base chain of the input hook
 // has its say.

@@ -47,11 +47,18 @@ func Gather(ctx context.Context, o Options) Facts {
 	f.Interface, f.InterfaceErr = netboot.InterfaceByName(name)
 	f.Link = hasLink(name)
 	f.Ruleset, f.RulesErr = readRuleset(ctx)
+	if f.RulesErr == nil {
+		f.Iptables, f.RulesErr = readIptables(ctx)
+	}
 	for _, l := range netboot.LoaderFiles(o.Settings.Data) {
 		f.Loaders = append(f.Loaders, Loader{l, loaderVersion(l)})
 	}
 	f.Free, f.Total, f.DiskErr = space(o.Settings.Data)
 	f.KeyMode, f.KeyErr = readKey(o.Settings.Key)
+	tlsKey, _ := netboot.TLSFiles(o.Settings.Key)
+	if info, err := os.Stat(tlsKey); err == nil {
+		f.TLSMode = info.Mode()
+	}
 	st := f.gatherImages(ctx)
 	if f.InterfaceErr != nil || !f.Interface.Up || len(f.Interface.Prefixes) == 0 {
 		return f
@@ -87,14 +94,48 @@ func clockSynced() bool {
 	return err == nil && state != unix.TIME_ERROR
 }
 
+// sbin finds a program of the administrator; "" if there is none.
+func sbin(name string) string {
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	if _, err := os.Stat("/usr/sbin/" + name); err == nil {
+		return "/usr/sbin/" + name
+	}
+	return ""
+}
+
+// nftIptables is the command of the iptables that works through nftables.
+const nftIptables = "iptables"
+
+// readIptables lists the rules of both kinds of iptables, of the legacy one only if
+// the kernel has its table already: looking would make it.
+func readIptables(ctx context.Context) ([]Iptables, error) {
+	var out []Iptables
+	read := func(name, save string) error {
+		path := sbin(save)
+		if path == "" {
+			return nil
+		}
+		text, err := command.Output(ctx, command.Cmd{Args: []string{path, "-t", "filter"}})
+		if strings.Contains(text, "*filter") { // a table that only nft understands is not printed
+			out = append(out, Iptables{name, text})
+		}
+		return err
+	}
+	var errs []error
+	errs = append(errs, read(nftIptables, "iptables-nft-save"))
+	if names, err := os.ReadFile("/proc/net/ip_tables_names"); err == nil && slices.Contains(strings.Fields(string(names)), "filter") {
+		errs = append(errs, read("iptables-legacy", "iptables-legacy-save"))
+	}
+	return out, errors.Join(errs...)
+}
+
 // readRuleset lists the firewall's rules; nil if there is no nft.
 func readRuleset(ctx context.Context) ([]byte, error) {
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		nft = "/usr/sbin/nft"
-		if _, err := os.Stat(nft); err != nil {
-			return nil, nil
-		}
+	nft := sbin("nft")
+	if nft == "" {
+		return nil, nil
 	}
 	out, err := command.Output(ctx, command.Cmd{Args: []string{nft, "-j", "list", "ruleset"}})
 	return []byte(out), err
@@ -237,7 +278,7 @@ func tryPorts(ctx context.Context, s netboot.Settings, self netip.Addr) []Port {
 		}
 		out = append(out, Port{service, err})
 	}
-	for name, port := range map[string]int{"http": s.HTTP.Port, "nfs": s.NFS.Port} {
+	for name, port := range map[string]int{"http": s.HTTP.Port, "https": s.HTTPS.Port, "nfs": s.NFS.Port} {
 		l, err := net.Listen("tcp4", net.JoinHostPort(self.String(), strconv.Itoa(port)))
 		if err != nil {
 			done(name, nil, netboot.PortError(name, "tcp", port, err))

@@ -52,7 +52,7 @@ func (t *traveller) all(ctx context.Context) []Trip {
 	for _, trip := range []struct {
 		service string
 		try     func(context.Context) (string, error)
-	}{{"DHCP", t.dhcp}, {"TFTP", t.tftp}, {"HTTP", t.http}, {"NFS", t.nfs}} {
+	}{{"DHCP", t.dhcp}, {"TFTP", t.tftp}, {"HTTP", t.http}, {"HTTPS", t.https}, {"NFS", t.nfs}} {
 		if trip.service == "DHCP" && (t.Settings.DHCP.Mode == netboot.DHCPOff || !t.link) {
 			continue // nothing to ask, or nothing leaves the interface
 		}
@@ -171,6 +171,22 @@ func (t *traveller) http(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("the kernel of %s has other content by HTTP than in the store", rec.Ref())
 	}
 	return "boot script, controller, kernel of " + rec.Ref(), nil
+}
+
+// https asks for the status over TLS, by the key that the site key vouches for.
+func (t *traveller) https(ctx context.Context) (string, error) {
+	keys, err := images.LoadPublicKeys(t.Settings.Key + netboot.PublicKeySuffix)
+	if err != nil {
+		return "", err
+	}
+	c, err := api.Secure(ctx, t.url(""), keys)
+	if err != nil {
+		return "", err
+	}
+	if _, err := c.Summary(ctx); err != nil {
+		return "", err
+	}
+	return "status from " + c.Base + ", with the key that the site key vouches for", nil
 }
 
 // get fetches a part of what is at a path.

@@ -55,6 +55,8 @@ type Options struct {
 	Sign func(purpose string, text []byte) string
 	// Hello takes in a machine that comes by itself, from the address.
 	Hello func(h api.Hello, addr string) (api.Welcome, error)
+	// Secured is the signed text that says with which key TLS is served.
+	Secured []byte
 	// Sync serves versions to machines and other appliances, below api.PathSync;
 	// nil: it is not served.
 	Sync http.Handler
@@ -90,6 +92,11 @@ func New(o Options) http.Handler {
 	// What is secret in it (hashes of passwords) is as safe as the network: this is
 	// the handler to serve by TLS.
 	mux.HandleFunc("GET "+api.PathBoots+"{boot}/config", h.config)
+	mux.HandleFunc("GET "+api.PathTLS, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Write(h.Secured)
+	})
 	mux.HandleFunc("GET "+api.PathStatus, serveStatus(h.Status))
 	mux.HandleFunc("GET "+api.PathLoad, h.load)
 	mux.HandleFunc("POST "+api.PathHello, h.hello)
