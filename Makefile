@@ -58,6 +58,7 @@ bench: build
 	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only
 	test -d $(CACHE)/tree || $(AS_ROOT) bin/slate --config $(CACHE)/demo/slate.toml image export demo@stable $(CACHE)/tree --format dir
 	$(AS_ROOT) $(GO) test ./tftp -count=1 -run TestPeers -tftp.peers=7 -v
+	$(AS_ROOT) $(GO) test ./dhcp -run - -bench . -benchtime 15000x -count 5 -timeout 30m
 	test -f $(CACHE)/boot.trace || $(AS_ROOT) $(GO) test ./nfs/nfsbench -count=1 -timeout 15m -run Record -v -record $(CACHE)/boot.trace -tree $(CACHE)/tree
 	$(AS_ROOT) $(GO) test ./nfs/nfsbench -count=1 -timeout 60m -run Bench -v -nfsbench -rounds 5 -tree $(CACHE)/tree -trace $(CACHE)/boot.trace
 

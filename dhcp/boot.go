@@ -3,6 +3,7 @@
 package dhcp
 
 import (
+	"bytes"
 	"context"
 	"net/netip"
 	"strings"
@@ -91,6 +92,13 @@ func setPXE(reply, req *dhcpv4.DHCPv4, c Client, boot Boot, next netip.Addr, fro
 	}
 	if asked(req, dhcpv4.OptionBootfileName) || len(boot.File) > headerFile {
 		reply.Options[dhcpv4.OptionBootfileName.Code()] = append([]byte(boot.File), 0)
+	}
+
+	// Who names option 150 (RFC 5859) takes the servers there and nowhere else.
+	if v := req.Options.Get(dhcpv4.OptionParameterRequestList); bytes.IndexByte(v, dhcpv4.OptionTFTPServerAddress.Code()) >= 0 {
+		if _, set := reply.Options[dhcpv4.OptionTFTPServerAddress.Code()]; !set {
+			reply.Options[dhcpv4.OptionTFTPServerAddress.Code()] = next.AsSlice()
+		}
 	}
 
 	// UEFI (EDK2) drops a proxy offer that carries a discovery control, and takes

@@ -126,3 +126,9 @@ var (
 	PortHolders = portHolders
 	FromServers = fromServers
 )
+
+// After makes what calls all in a goroutine of its own.
+func After(all func()) (want func(must bool) bool, end func()) {
+	a := newAfter(all)
+	return a.want, a.end
+}

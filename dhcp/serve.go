@@ -84,8 +84,51 @@ type destination struct {
 // handler is an engine's work on requests.
 type handler struct {
 	one  func(context.Context, link, request) // must not wait: what does goes to the crew
-	all  func()                               // called when a handful of requests has been handled; may be nil
+	all  func()                               // called after requests have been handled, many at once; may wait; may be nil
 	crew *crew
+}
+
+// after calls all each time that it is due, in a goroutine of its own: while the
+// disk makes a handful of leases durable, the next requests are handled, and what
+// they need of the disk gathers.
+type after struct {
+	due  chan struct{}
+	done chan struct{}
+}
+
+func newAfter(all func()) *after {
+	a := &after{make(chan struct{}, 1), make(chan struct{})}
+	go func() {
+		defer close(a.done)
+		for range a.due {
+			if all != nil {
+				all()
+			}
+		}
+	}()
+	return a
+}
+
+// want says that all is due. It waits for its turn only if it must, so that a disk
+// that stalls cannot make requests pile up in memory. False: all has not begun yet
+// since the last time, and will see these requests too.
+func (a *after) want(must bool) bool {
+	if must {
+		a.due <- struct{}{}
+		return true
+	}
+	select {
+	case a.due <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// end returns when all has been called for what was due.
+func (a *after) end() {
+	close(a.due)
+	<-a.done
 }
 
 // serve reads all connections and hands every request to the handler, until ctx
@@ -95,11 +138,12 @@ func serve(ctx context.Context, out *outlet, conns []*Conn, h handler) error {
 		return errors.New("DHCP: no connection to serve")
 	}
 	g, gctx := errgroup.WithContext(ctx)
+	then := newAfter(h.all)
 	for _, c := range conns {
 		stop := context.AfterFunc(gctx, func() { c.interrupt() })
 		defer stop()
 		g.Go(func() error {
-			return c.read(gctx, out, h)
+			return c.read(gctx, out, h, then)
 		})
 		if c.port == portServer && c.raw != nil {
 			g.Go(func() error { return c.watch(gctx, out) })
@@ -107,6 +151,7 @@ func serve(ctx context.Context, out *outlet, conns []*Conn, h handler) error {
 		}
 	}
 	err := g.Wait()
+	then.end()
 	h.crew.wg.Wait()
 	if ctx.Err() != nil {
 		return nil
@@ -121,10 +166,14 @@ const (
 	readPackets = 32
 	readRounds  = 8
 	readSize    = 4 << 10
+
+	// maxUnsaved is how many requests of one connection may wait for the disk.
+	maxUnsaved = 4096
 )
 
 // read takes packets off the UDP socket.
-func (c *Conn) read(ctx context.Context, out *outlet, h handler) error {
+func (c *Conn) read(ctx context.Context, out *outlet, h handler, then *after) error {
+	unsaved := 0 // requests since all was due for the first time
 	pc := ipv4.NewPacketConn(c.udp)
 	ms := make([]ipv4.Message, readPackets)
 	for i := range ms {
@@ -143,6 +192,7 @@ func (c *Conn) read(ctx context.Context, out *outlet, h handler) error {
 		}
 		for round := 1; n > 0; round++ {
 			c.take(ctx, out, h, ms[:n])
+			unsaved += n
 			if round == readRounds {
 				break
 			}
@@ -152,8 +202,8 @@ func (c *Conn) read(ctx context.Context, out *outlet, h handler) error {
 				break
 			}
 		}
-		if h.all != nil {
-			h.all()
+		if then.want(unsaved > maxUnsaved) {
+			unsaved = 0
 		}
 	}
 }
