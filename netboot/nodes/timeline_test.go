@@ -101,6 +101,26 @@ func TestBootsAreToldApart(t *testing.T) {
 
 // A machine reports its first steps together, once its network is up; the
 // timeline has them when they happened.
+// On a busy appliance the end of a step is noted when the machine is at the next one.
+func TestLateEndOfAStepIsNoNewBoot(t *testing.T) {
+	r := open(t, t.TempDir()+"/state")
+	now := time.Unix(1_000_000, 0)
+	r.now = func() time.Time { return now }
+	f := Facts{MAC: mac1}
+	r.Firmware(f, api.Event{Step: api.StepDHCP, State: api.StateStart})
+	r.Script(f, "demo/1", "stable")
+	now = now.Add(time.Second)
+	r.Firmware(f, api.Event{Step: api.StepDHCP, State: api.StateDone})
+	if got, want := steps(get(t, r, "node-000001")), "dhcp script dhcp"; got != want {
+		t.Errorf("boots = %q, want %q", got, want)
+	}
+	now = now.Add(time.Minute)
+	r.Firmware(f, api.Event{Step: api.StepDHCP, State: api.StateDone})
+	if got, want := steps(get(t, r, "node-000001")), "dhcp | dhcp script dhcp"; got != want {
+		t.Errorf("boots = %q, want %q", got, want)
+	}
+}
+
 func TestReportsArePutAtTheirTime(t *testing.T) {
 	r := open(t, t.TempDir()+"/state")
 	start := time.Unix(1_000_000, 0)
