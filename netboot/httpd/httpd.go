@@ -17,6 +17,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -206,8 +207,11 @@ func (h *handler) immutable(w http.ResponseWriter, r *http.Request, d images.Dig
 		return
 	}
 	e := api.Event{Step: api.StepKernel, State: api.StateNote}
+	length, _ := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64)
 	switch {
-	case out.err != nil || r.Context().Err() != nil:
+	case r.Method == http.MethodHead:
+		return
+	case out.err != nil || out.n < length: // that it hangs up after the last byte is no fault
 		e.State = api.StateFailed
 		e.Text = fmt.Sprintf("%s: the connection broke after %.1f of %.1f MB and %.0f s", part, float64(out.n)/1e6, float64(size)/1e6, time.Since(start).Seconds())
 	default:
