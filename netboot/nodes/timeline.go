@@ -21,8 +21,9 @@ var order = []api.Step{api.StepDHCP, api.StepLoader, api.StepScript, api.StepKer
 // for: a request after that is a new attempt.
 const staleBoot = 5 * time.Minute
 
-// overtaken is how late the end of a step may be noted: on a busy appliance the
-// machine is at its next step already. No machine starts anew as fast as that.
+// overtaken is how late a step may be noted: on a busy appliance the machine is at
+// its next one already, and what it sent twice is answered twice. No machine starts
+// anew as fast as that.
 const overtaken = 2 * time.Second
 
 // Firmware records a step that happens before the machine has its boot id: DHCP,
@@ -178,7 +179,7 @@ func startsNew(b api.Boot, e api.Event, now time.Time) bool {
 	if now.Sub(last) > staleBoot {
 		return true
 	}
-	if e.State == api.StateDone && furthest <= rank(api.StepKernel) && now.Sub(last) < overtaken {
+	if furthest <= rank(api.StepKernel) && now.Sub(last) < overtaken {
 		return false
 	}
 	// The loader asks for an address of its own after the firmware has, and a
