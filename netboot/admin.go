@@ -65,7 +65,7 @@ func (s *Server) adminHandler() http.Handler {
 			"update": s.order(api.OrderUpdate, "told to update"),
 		},
 		Logs:   nodeLogs{s.logs, s.nodes.Get},
-		Status: s.status,
+		Status: s.adminStatus,
 		Log:    s.Log,
 	})
 }

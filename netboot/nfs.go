@@ -3,6 +3,7 @@
 package netboot
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
@@ -20,12 +21,28 @@ import (
 	"slate/nfs"
 )
 
-func (s *Server) serveNFS(ctx context.Context) error {
-	srv := &nfs.Server{Exports: s.exports, Blobs: s.store, List: s.exports.list, Events: s.nfsEvent, Log: s.Log,
+// newExport makes the NFS server; its listeners are open.
+func (s *Server) newExport() *nfs.Server {
+	return &nfs.Server{Exports: s.exports, Blobs: s.store, List: s.exports.list, Events: s.nfsEvent, Log: s.Log,
 		ReplyMemory: int64(s.Settings.NFS.Memory) << 20}
+}
+
+// mounts lists who is connected to the NFS server, and to which tree.
+func (s *Server) mounts() []api.Mount {
+	list := []api.Mount{}
+	for _, u := range s.export.InUse() {
+		list = append(list, api.Mount{Address: u.Client.Addr().Unmap().String(), Tree: u.Tree})
+	}
+	slices.SortFunc(list, func(a, b api.Mount) int {
+		return cmp.Or(strings.Compare(a.Address, b.Address), slices.Compare(a.Tree[:], b.Tree[:]))
+	})
+	return slices.Compact(list)
+}
+
+func (s *Server) serveNFS(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range s.nfs {
-		g.Go(func() error { return srv.Serve(ctx, l) })
+		g.Go(func() error { return s.export.Serve(ctx, l) })
 	}
 	return g.Wait()
 }

@@ -36,6 +36,7 @@ import (
 	"slate/netboot/nodes"
 	"slate/netboot/state"
 	"slate/netboot/state/bolt"
+	"slate/nfs"
 	"slate/tftp"
 )
 
@@ -60,6 +61,7 @@ type Server struct {
 	queue    *queue
 	exports  *exports
 	meter    meter
+	export   *nfs.Server
 
 	rivals   rivals
 	ipxeSeen sync.Map // MAC to the time of iPXE's last DHCP request
@@ -150,6 +152,7 @@ func (s *Server) open(ctx context.Context) error {
 	try(s.openStore(ctx))
 	s.queue = newQueue(s.Settings.Queue.Boots)
 	s.exports = &exports{store: s.store}
+	s.export = s.newExport()
 	s.meter = meter{root: "/", now: time.Now}
 	s.loaders = loaders{own: filepath.Join(s.Settings.Data, LoaderDir)}
 	try(s.loaders.check())

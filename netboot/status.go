@@ -28,6 +28,13 @@ func (s *Server) status(events bool) (api.Status, error) {
 	return st, nil
 }
 
+// adminStatus is the status with who has mounted what.
+func (s *Server) adminStatus(events bool) (api.Status, error) {
+	st, err := s.status(events)
+	st.Mounts = s.mounts()
+	return st, err
+}
+
 // publicStatus is the status for whoever asks over the network: without the ids of
 // boots, which are what a machine proves by that it runs one.
 func (s *Server) publicStatus(events bool) (api.Status, error) {

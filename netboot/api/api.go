@@ -162,4 +162,11 @@ type Status struct {
 	Images  []string  `json:"images"`
 	Nodes   []Node    `json:"nodes"`
 	Rivals  []Rival   `json:"rivals,omitempty"` // seen while serving, newest first
+	Mounts  []Mount   `json:"mounts,omitempty"` // only the admin's socket says so
+}
+
+// Mount is a machine that is connected to the NFS server, and the tree it uses.
+type Mount struct {
+	Address string        `json:"address"`
+	Tree    images.Digest `json:"tree"`
 }

@@ -4,8 +4,10 @@ package cli_test
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -52,7 +54,7 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata",
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor, "fetch": fetch, "alone": alone},
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"waitfor": waitFor, "fetch": fetch, "alone": alone, "mount": mount},
 		Setup: func(e *testscript.Env) error {
 			// The commands run in this test's network.
 			for _, name := range []string{"SLATE_NETNS", "SLATE_TEST"} {
@@ -76,6 +78,46 @@ func alone(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	applianceTurn <- struct{}{}
 	ts.Defer(func() { <-applianceTurn })
+}
+
+// mount is the command "mount ADDRESS PATH": it asks the NFS server for the export
+// and its root's attributes, as a client does, and stays connected until the
+// script ends.
+func mount(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: mount ADDRESS PATH")
+	}
+	conn, err := net.Dial("tcp", args[0])
+	ts.Check(err)
+	ts.Defer(func() { conn.Close() })
+	const mountProgram, nfsProgram = 100005, 100003
+	root := rpcCall(ts, conn, mountProgram, []byte(args[1]))
+	rpcCall(ts, conn, nfsProgram, root[4:4+binary.BigEndian.Uint32(root)])
+}
+
+// rpcCall calls procedure 1 of version 3 of a program, MNT or GETATTR, with one
+// argument of variable length, and returns what follows the status.
+func rpcCall(ts *testscript.TestScript, conn net.Conn, program uint32, arg []byte) []byte {
+	be := binary.BigEndian
+	var call []byte
+	// Transaction, call, RPC version, program, version, procedure, no credentials, no verifier.
+	for _, word := range []uint32{7, 0, 2, program, 3, 1, 0, 0, 0, 0, uint32(len(arg))} {
+		call = be.AppendUint32(call, word)
+	}
+	call = append(append(call, arg...), make([]byte, -len(arg)&3)...)
+	_, err := conn.Write(append(be.AppendUint32(nil, 1<<31|uint32(len(call))), call...))
+	ts.Check(err)
+	mark := make([]byte, 4)
+	_, err = io.ReadFull(conn, mark)
+	ts.Check(err)
+	reply := make([]byte, be.Uint32(mark)&^(1<<31))
+	_, err = io.ReadFull(conn, reply)
+	ts.Check(err)
+	const header = 24
+	if len(reply) < header+8 || be.Uint32(reply[header:]) != 0 {
+		ts.Fatalf("program %d answers % x", program, reply)
+	}
+	return reply[header+4:]
 }
 
 // fetch is the command "fetch URL": the answer is its output.

@@ -79,7 +79,7 @@ type imageGCCmd struct {
 
 // Help says what is safe.
 func (c *imageGCCmd) Help() string {
-	return "Versions that a channel points to or would be rolled back to, and versions that a node runs, always stay. What was added within the last day stays too."
+	return "Versions that a channel points to or would be rolled back to, and versions that a node runs or a machine has mounted, always stay. What was added within the last day stays too."
 }
 
 // Run collects, or says what it would.
@@ -189,7 +189,7 @@ func (c *imageSignCmd) Run(ctx context.Context, a *app) error {
 	return nil
 }
 
-// inUse asks the appliance which versions its nodes run. An appliance that does
+// inUse asks the appliance which versions its nodes run and machines have mounted. An appliance that does
 // not run serves none. One that runs and does not answer is an error: a version
 // taken from under a node cannot be given back.
 func (a *app) inUse(ctx context.Context) (func(images.Record) string, error) {
@@ -209,20 +209,37 @@ func (a *app) inUse(ctx context.Context) (func(images.Record) string, error) {
 	if err != nil {
 		return nil, hintError{fmt.Errorf("which versions do nodes run? %w", err), "is the appliance all right? slate status"}
 	}
-	runs := map[string][]string{}
-	for _, n := range status.Nodes {
+	return usage(status), nil
+}
+
+// usage says of a version who uses it: nodes that started it last, and machines
+// that have it mounted, whatever they are. "" if nobody does.
+func usage(st api.Status) func(images.Record) string {
+	runs, mounts := map[string][]string{}, map[images.Digest][]string{}
+	for _, n := range st.Nodes {
 		if len(n.Boots) > 0 {
 			runs[n.Boots[0].Image] = append(runs[n.Boots[0].Image], n.Name)
 		}
 	}
+	for _, m := range st.Mounts {
+		mounts[m.Tree] = append(mounts[m.Tree], m.Address)
+	}
 	return func(r images.Record) string {
-		nodes := runs[r.Ref()]
-		switch {
-		case len(nodes) == 0:
-			return ""
-		case len(nodes) > 3:
-			return fmt.Sprintf("%s and %d more nodes started it last", strings.Join(nodes[:3], ", "), len(nodes)-3)
+		if nodes := runs[r.Ref()]; len(nodes) > 0 {
+			return someOf(nodes, "nodes") + " started it last"
 		}
-		return strings.Join(nodes, ", ") + " started it last"
-	}, nil
+		if who := mounts[r.Tree]; len(who) > 0 {
+			return "mounted by " + someOf(who, "machines")
+		}
+		return ""
+	}
+}
+
+// someOf names the first of many.
+func someOf(names []string, what string) string {
+	const most = 3
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more %s", strings.Join(names[:most], ", "), len(names)-most, what)
 }

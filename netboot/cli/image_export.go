@@ -23,9 +23,10 @@ import (
 )
 
 type imageDiffCmd struct {
-	Old  string `arg:"" help:"Version to compare with."`
-	New  string `arg:"" help:"Version to compare."`
-	JSON bool   `help:"Print JSON."`
+	Old      string `arg:"" help:"Version to compare with."`
+	New      string `arg:"" help:"Version to compare."`
+	Packages bool   `help:"Compare the packages installed in both instead of the files."`
+	JSON     bool   `help:"Print JSON."`
 }
 
 // Help explains the arguments.
@@ -68,6 +69,9 @@ func (c *imageDiffCmd) Run(ctx context.Context, a *app) error {
 	nt, err := st.Tree(ctx, new.Tree)
 	if err != nil {
 		return err
+	}
+	if c.Packages {
+		return a.diffPackages(st.FS(ot), st.FS(nt), old, new, c.JSON)
 	}
 	r := diffTrees(ot, nt)
 	r.Old, r.New = old.Ref(), new.Ref()
