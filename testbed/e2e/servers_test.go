@@ -34,16 +34,30 @@ func (s *site) peer(name, addr string, httpPort string) *peer {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	p := &peer{site: &site{Lab: s.Lab, t: s.t, dir: s.t.TempDir(), base: "http://" + addr + ":" + httpPort}, host: host, http: addr + ":" + httpPort}
+	p := &peer{site: s.twin(host, "[network]\ninterface = \"eth0\"\n[dhcp]\nmode = \"off\"\n[http]\nport = "+httpPort+"\n"), host: host, http: addr + ":" + httpPort}
+	p.base = "http://" + p.http
+	p.proc, err = host.StartSpec(s.t.Context(), process.Spec{Name: name, Argv: p.args("serve"),
+		Ready: &process.Ready{Notify: filepath.Join(s.Dir(), "notify-"+name)}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return p
+}
+
+// twin sets up, and does not start, one more appliance of the site: the same key,
+// images and config.d, settings of its own.
+func (s *site) twin(on starter, settings string) *site {
+	s.t.Helper()
+	w := &site{Lab: s.Lab, t: s.t, dir: s.t.TempDir(), on: on}
 	for _, copied := range []string{"data/images", "config.d"} {
-		if err := os.CopyFS(filepath.Join(p.dir, copied), os.DirFS(filepath.Join(s.dir, copied))); err != nil {
+		if err := os.CopyFS(filepath.Join(w.dir, copied), os.DirFS(filepath.Join(s.dir, copied))); err != nil {
 			s.t.Fatal(err)
 		}
 	}
 	for _, sub := range []string{"blobs", "trees"} {
 		to, err := os.Readlink(filepath.Join(s.dir, "data", sub))
 		if err == nil {
-			err = os.Symlink(to, filepath.Join(p.dir, "data", sub))
+			err = os.Symlink(to, filepath.Join(w.dir, "data", sub))
 		}
 		if err != nil {
 			s.t.Fatal(err)
@@ -52,22 +66,17 @@ func (s *site) peer(name, addr string, httpPort string) *peer {
 	for _, key := range []string{"site.key", "site.key.pub"} {
 		b, err := os.ReadFile(filepath.Join(s.dir, key))
 		if err == nil {
-			err = os.WriteFile(filepath.Join(p.dir, key), b, 0o600)
+			err = os.WriteFile(filepath.Join(w.dir, key), b, 0o600)
 		}
 		if err != nil {
 			s.t.Fatal(err)
 		}
 	}
-	settings := "config = \"config.d\"\nkey = \"site.key\"\n[network]\ninterface = \"eth0\"\n[dhcp]\nmode = \"off\"\n[http]\nport = " + httpPort + "\n"
-	if err := os.WriteFile(filepath.Join(p.dir, "slate.toml"), []byte(settings), 0o644); err != nil {
+	settings = "config = \"config.d\"\nkey = \"site.key\"\n" + settings
+	if err := os.WriteFile(filepath.Join(w.dir, "slate.toml"), []byte(settings), 0o644); err != nil {
 		s.t.Fatal(err)
 	}
-	p.proc, err = host.StartSpec(s.t.Context(), process.Spec{Name: name, Argv: p.args("serve"),
-		Ready: &process.Ready{Notify: filepath.Join(s.Dir(), "notify-"+name)}})
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return p
+	return w
 }
 
 // slowly passes connections to addr on to the appliance, each piece late, until

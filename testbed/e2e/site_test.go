@@ -97,25 +97,19 @@ func newSite(t *testing.T, l *labtest.Lab) *site {
 		t.Fatal(err)
 	}
 	s := &site{Lab: l, t: t, dir: t.TempDir(), on: l}
-	s.stock(demo)
+	// Contents are shared, names are not: what a test imports is its own.
+	if err := os.CopyFS(s.dir+"/data/images", os.DirFS(filepath.Join(demo, "data/images"))); err != nil {
+		t.Fatal(err)
+	}
+	for _, sub := range []string{"blobs", "trees"} {
+		if err := os.Symlink(filepath.Join(demo, "data", sub), filepath.Join(s.dir, "data", sub)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.slate("init", "--interface", lab.MainBridge)
 	// An emulated machine on a busy host is slow: systemd may wait longer for devices.
 	s.conf("system/boot.conf", "image = \"demo@stable\"\ntimeout = 3\ncmdline = [\"quiet\", \"panic=30\", \"systemd.default_device_timeout_sec=600\"]\n")
 	return s
-}
-
-// stock fills the store with the demo's image.
-func (s *site) stock(demo string) {
-	s.t.Helper()
-	// Contents are shared, names are not: what a test imports is its own.
-	if err := os.CopyFS(s.dir+"/data/images", os.DirFS(filepath.Join(demo, "data/images"))); err != nil {
-		s.t.Fatal(err)
-	}
-	for _, sub := range []string{"blobs", "trees"} {
-		if err := os.Symlink(filepath.Join(demo, "data", sub), filepath.Join(s.dir, "data", sub)); err != nil {
-			s.t.Fatal(err)
-		}
-	}
 }
 
 // survey prints a digest of everything about the tree below the working directory
@@ -208,37 +202,15 @@ func (s *site) serve() {
 	}
 }
 
-// heir is an appliance on a host of its own that has the same image and will take
-// the address over. It does not run yet.
+// heir is an appliance on a host of its own that will take the address over. It does
+// not run yet.
 func (s *site) heir() *site {
 	s.t.Helper()
-	demo, err := demoDir()
-	if err != nil {
-		s.t.Fatal(err)
-	}
 	h, err := s.AddHost("heir", lab.Port{})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	heir := &site{Lab: s.Lab, t: s.t, dir: s.t.TempDir(), on: h}
-	heir.stock(demo)
-	settings := fmt.Sprintf("data = \"data\"\n[network]\ninterface = \"eth0\"\naddress = %q\n[dhcp]\nmode = \"off\"\n", s.Addr().Addr())
-	if err := os.WriteFile(heir.dir+"/slate.toml", []byte(settings), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-	if err := os.CopyFS(heir.dir+"/config.d", os.DirFS(s.dir+"/config.d")); err != nil {
-		s.t.Fatal(err)
-	}
-	for _, key := range []string{"site.key", "site.key.pub"} {
-		data, err := os.ReadFile(filepath.Join(s.dir, key))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(heir.dir, key), data, 0o600)
-		}
-		if err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	return heir
+	return s.twin(h, fmt.Sprintf("[network]\ninterface = \"eth0\"\naddress = %q\n[dhcp]\nmode = \"off\"\n", s.Addr().Addr()))
 }
 
 // takeOver moves the address from the lab to the heir's host, whose network card
