@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"slate/images"
@@ -76,6 +77,43 @@ func TestTwoServersGiveTheSameHandles(t *testing.T) {
 		if a, b := c1.getattr(fh), c2.getattr(fh); a != b {
 			t.Errorf("%q: attributes %v and %v", path, a, b)
 		}
+	}
+}
+
+// A client that is moved in the middle of a file and of a listing goes on where it was.
+func TestClientMovesToAnotherServer(t *testing.T) {
+	one, two := makeSite(t, 1000), makeSite(t, 1000)
+	addr1, stop := start(t, &nfs.Server{Exports: one, Blobs: one})
+	addr2, _ := start(t, &nfs.Server{Exports: two, Blobs: two})
+	c := dial(t, addr1)
+	root := c.mount("/demo/1")
+	big, many := c.lookup(root, "var", "big"), c.lookup(root, "many")
+	piece := func(off int) []byte {
+		a := c.ok(nfsRead, big, uint64(off), 100_000)
+		a.postOp()
+		a.Uint32()
+		a.Bool()
+		return a.Opaque(100_000)
+	}
+	whole := c.list(true, many, 8192)
+	listed, verf, _ := c.page(true, many, 0, 0, 8192)
+	got := piece(0)
+	stop()
+
+	c = dial(t, addr2) // no MOUNT, no LOOKUP
+	for len(got) < bigSize {
+		got = append(got, piece(len(got))...)
+	}
+	if !bytes.Equal(got, content("var/big")) {
+		t.Error("the two parts of the file do not fit together")
+	}
+	for eof := false; !eof; {
+		var next []dirEntry
+		next, verf, eof = c.page(true, many, listed[len(listed)-1].cookie, verf, 8192)
+		listed = append(listed, next...)
+	}
+	if diff := cmp.Diff(whole, listed, cmp.AllowUnexported(dirEntry{})); diff != "" {
+		t.Errorf("the parts of the listing do not fit together:\n%s", diff)
 	}
 }
 
