@@ -321,6 +321,9 @@ func (v Value) String() string {
 func (n *Node) Explain() []Value {
 	var out []Value
 	for _, p := range n.parts() {
+		if strings.HasPrefix(p.path, "sources/") {
+			continue // for builds, and no node's
+		}
 		text, err := toml.Marshal(p.value)
 		if err != nil {
 			panic("BUG: " + err.Error())
