@@ -99,11 +99,11 @@ func (s *Server) grubConfig(facts nodes.Facts) ([]byte, error) {
 	b := grub.Boot{
 		Node: start.Node, Image: v.Ref(), BootID: start.BootID, Server: start.Server.Addr.String(),
 		Kernel: part(v.Kernel.Digest, "kernel"), Cmdline: start.Cmdline(),
-		Initrds: []string{part(s.controllerDigest, "controller.cpio")},
 	}
 	for _, p := range start.Initramfs() {
 		b.Initrds = append(b.Initrds, part(p.Digest, p.Name+".cpio"))
 	}
+	b.Initrds = append(b.Initrds, part(s.controllerDigest, "controller.cpio")) // last: see boot.Start.Files
 	last := &b.Initrds[len(b.Initrds)-1]
 	dir, name := path.Split(*last)
 	*last = dir + tftpLast + name

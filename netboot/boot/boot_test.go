@@ -138,8 +138,8 @@ func TestFiles(t *testing.T) {
 	if want := "http://10.77.0.1:8070/blobs/sha256/" + (images.Digest{1}).String() + "?boot=b1&part=kernel"; kernel.URL != want {
 		t.Errorf("kernel = %s, want %s", kernel.URL, want)
 	}
-	if len(initrds) != 2 || initrds[0].Name != "controller.cpio" || !strings.HasSuffix(initrds[1].URL, "part=modules.cpio&last=1") {
-		t.Errorf("initrds = %v: want the controller, then the modules marked as last", initrds)
+	if len(initrds) != 2 || initrds[0].Name != "modules.cpio" || !strings.HasSuffix(initrds[1].URL, "part=controller.cpio&last=1") {
+		t.Errorf("initrds = %v: want the modules, then the controller marked as last", initrds)
 	}
 	s.Version.Modules = nil
 	if _, initrds, _ = s.Files(images.Digest{3}); len(initrds) != 1 || !strings.HasSuffix(initrds[0].URL, "&last=1") {

@@ -124,8 +124,10 @@ func serverWords(own string, info config.ServerInfo) []string {
 }
 
 // Files returns what the loader fetches: the kernel, then the parts of the
-// initramfs in the order in which the kernel unpacks them. The URLs name the boot
-// and the part, so that the appliance knows how far a machine got.
+// initramfs in the order in which the kernel unpacks them. The modules come first,
+// since updates for processors lie in front of them and the kernel looks for these
+// at the very beginning; the controller last, so that nothing replaces it. The URLs
+// name the boot and the part, so that the appliance knows how far a machine got.
 func (s Start) Files(controller images.Digest) (kernel File, initrds []File, err error) {
 	v := s.Version
 	if v.Kernel == nil {
@@ -135,16 +137,16 @@ func (s Start) Files(controller images.Digest) (kernel File, initrds []File, err
 		q := url.Values{api.QueryBoot: {s.BootID}, api.QueryPart: {name}}
 		return File{name, s.Server.URL(path) + "?" + q.Encode()}
 	}
-	initrds = []File{part("controller.cpio", api.ControllerPath(controller))}
 	for _, p := range s.Initramfs() {
 		initrds = append(initrds, part(p.Name+".cpio", api.BlobPath(p.Digest)))
 	}
+	initrds = append(initrds, part("controller.cpio", api.ControllerPath(controller)))
 	initrds[len(initrds)-1].URL += "&" + api.QueryLast + "=1"
 	return part("kernel", api.BlobPath(v.Kernel.Digest)), initrds, nil
 }
 
-// Initramfs lists the version's parts of the initramfs, in order, which follow the
-// controller. The tools are sent only to a node that may be installed.
+// Initramfs lists the version's parts of the initramfs, in order; the controller
+// follows them. The tools are sent only to a node that may be installed.
 func (s Start) Initramfs() []images.Part {
 	return slices.DeleteFunc(s.Version.Parts(), func(p images.Part) bool {
 		return p.Name == "kernel" || p.Name == "tools" && !s.MayInstall()
