@@ -122,7 +122,7 @@ func withDebianSources(r *recipes.Recipe, o BuildOptions) *recipes.Recipe {
 	def(&d.Suite, s.Suite)
 	def(&d.Mirror, s.Mirror)
 	if d.Keyring == "" && s.Keyring != "" {
-		d.Keyring = sourcePath(o, s.Keyring)
+		d.Keyring = SourcePath(o, s.Keyring)
 	}
 	if len(d.Components) == 0 {
 		d.Components = s.Components
@@ -330,9 +330,9 @@ func (j *job) fetchOptions(step string) fetch.Options {
 	return o
 }
 
-// sourcePath is the path of a file that sources.conf names: absolute, or below
+// SourcePath is the path of a file that sources.conf names: absolute, or below
 // config.d or the places that are fetched.
-func sourcePath(o BuildOptions, name string) string {
+func SourcePath(o BuildOptions, name string) string {
 	if filepath.IsAbs(name) || strings.Contains(name, "://") {
 		return name
 	}

@@ -104,10 +104,12 @@ type job struct {
 	base    base
 	actions []customize.Action
 
-	work  *workspace
-	root  string // directory of the tree; what is in it is laid out
-	laid  bool
-	saved map[string]int64
+	work *workspace
+	root string // directory of the tree; what is in it is laid out
+	laid bool
+	// packing tells the steps that install packages from those after them.
+	packing bool
+	saved   map[string]int64
 
 	tree      gentoo.Tree // the snapshot to unpack
 	installed []Package   // before the records were cleaned away
@@ -274,11 +276,13 @@ func (j *job) packages(ctx context.Context) (images.Digest, error) {
 			return digest, err
 		}
 	}
+	j.packing = true
 	for _, a := range j.base.actions {
 		if err := j.run(ctx, a); err != nil {
 			return digest, err
 		}
 	}
+	j.packing = false
 	if key.IsZero() {
 		return digest, nil // it is laid out, and that is what counts
 	}

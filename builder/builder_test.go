@@ -245,7 +245,9 @@ func rootTar(t *testing.T, files map[string]string) []byte {
 		put(&tar.Header{Name: "./" + d + "/", Typeflag: tar.TypeDir, Mode: 0o755}, "")
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if target, ok := strings.CutPrefix(files[name], "->"); ok {
+		if files[name] == "/" { // an empty directory
+			put(&tar.Header{Name: "./" + name + "/", Typeflag: tar.TypeDir, Mode: 0o755}, "")
+		} else if target, ok := strings.CutPrefix(files[name], "->"); ok {
 			put(&tar.Header{Name: "./" + name, Typeflag: tar.TypeSymlink, Linkname: target, Mode: 0o777}, "")
 		} else {
 			put(&tar.Header{Name: "./" + name, Mode: 0o755, Size: int64(len(files[name]))}, files[name])

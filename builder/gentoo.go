@@ -218,7 +218,7 @@ func (j *job) stage3(ctx context.Context, variant, arch string) (gentoo.Archive,
 // withKeys calls f with the keys, and again with fresh ones if one has expired:
 // Gentoo extends its keys each year.
 func (j *job) withKeys(ctx context.Context, fingerprints []string, f func(*gentoo.Keys) error) error {
-	where := sourcePath(j.o, j.o.Sources.Gentoo.Keys)
+	where := SourcePath(j.o, j.o.Sources.Gentoo.Keys)
 	for _, fresh := range []bool{false, true} {
 		keys, err := gentoo.LoadKeys(ctx, where, fingerprints, j.gentooDir("keys"), fresh, j.fetchOptions(""))
 		if err != nil {

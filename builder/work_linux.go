@@ -57,8 +57,14 @@ func (j *job) run(ctx context.Context, a customize.Action) error {
 	if a.Network {
 		env = append(env, proxies()...)
 	}
+	// Caches are shared with this machine for packages only: cleaning up would
+	// empty them.
+	var bind []sandbox.Bind
+	if j.packing {
+		bind = j.base.bind
+	}
 	err := sandbox.Run(ctx, sandbox.Options{
-		Root: j.root, Args: args, Env: env, Network: a.Network && !j.o.Offline, Bind: j.base.bind, Stdin: stdin, Log: j.log,
+		Root: j.root, Args: args, Env: env, Network: a.Network && !j.o.Offline, Bind: bind, Stdin: stdin, Log: j.log,
 		Line: func(line string) { j.line(a.Step, line) },
 	})
 	if err == nil || ctx.Err() != nil {

@@ -46,7 +46,7 @@ func Actions(r *recipes.Recipe) []Action {
 		if data == nil {
 			data = []byte{}
 		}
-		add(Action{Step: "writing " + f.Path, Script: putFile, Args: []string{f.Path, orDefault(f.Mode, "0644"), orDefault(f.Owner, "root:root")}, Stdin: data})
+		add(Action{Step: "writing " + f.Path, Script: putFile, Args: []string{f.Path, orDefault(f.Mode, "0644"), orDefault(f.Owner, "0:0")}, Stdin: data})
 	}
 	for _, u := range r.Users {
 		out = append(out, userActions(r, u)...)

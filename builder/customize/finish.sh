@@ -32,14 +32,14 @@ end() {
 if [ "$docs" ]; then
   # Essential packages are unpacked before dpkg can leave their manuals out.
   begin documents /usr/share/doc /usr/share/info /usr/share/lintian /usr/share/linda /usr/share/doc-base /usr/share/gtk-doc
-  find /usr/share/doc -mindepth 1 ! -type d ! -name copyright -delete 2>/dev/null || :
-  find /usr/share/doc -mindepth 1 -type d -empty -delete 2>/dev/null || :
+  find /usr/share/doc -mindepth 1 ! -type d ! -name copyright -exec rm -f {} + 2>/dev/null || :
+  find /usr/share/doc -mindepth 1 -depth -type d -empty -exec rmdir {} + 2>/dev/null || :
   rm -rf /usr/share/info /usr/share/lintian /usr/share/linda /usr/share/doc-base /usr/share/gtk-doc
   end
 fi
 if [ "$man" ]; then
   begin manuals /usr/share/man
-  find /usr/share/man -mindepth 1 ! -type d -delete 2>/dev/null || :
+  find /usr/share/man -mindepth 1 ! -type d -exec rm -f {} + 2>/dev/null || :
   end
 fi
 if [ "$locales" ] && [ -d /usr/share/locale ]; then
@@ -54,11 +54,11 @@ fi
 if [ "$development" ]; then
   begin development /usr/include /usr/lib /usr/lib32 /usr/lib64 /usr/share/aclocal /usr/share/pkgconfig /usr/share/cmake /usr/share/gir-1.0
   # Python reads one of its headers when it runs.
-  find /usr/include -mindepth 1 ! -type d ! -name pyconfig.h -delete 2>/dev/null || :
-  find /usr/include -mindepth 1 -type d -empty -delete 2>/dev/null || :
+  find /usr/include -mindepth 1 ! -type d ! -name pyconfig.h -exec rm -f {} + 2>/dev/null || :
+  find /usr/include -mindepth 1 -depth -type d -empty -exec rmdir {} + 2>/dev/null || :
   for d in /usr/lib /usr/lib32 /usr/lib64; do
     [ -d "$d" ] && [ ! -L "$d" ] || continue
-    find "$d" -xdev -type f \( -name '*.a' -o -name '*.la' \) -delete
+    find "$d" -xdev -type f \( -name '*.a' -o -name '*.la' \) -exec rm -f {} +
     find "$d" -xdev -type d \( -name pkgconfig -o -name cmake \) -prune -exec rm -rf {} +
   done
   rm -rf /usr/share/aclocal /usr/share/pkgconfig /usr/share/cmake /usr/share/gir-1.0
@@ -82,7 +82,7 @@ if [ -d /var/db/pkg ]; then
   end
   begin caches /var/cache/distfiles /var/cache/binpkgs /var/cache/binhost /var/cache/edb /var/cache/eix /var/tmp /var/db/repos
   for d in /var/cache/distfiles /var/cache/binpkgs /var/cache/binhost /var/cache/edb /var/cache/eix /var/db/repos; do
-    [ ! -d "$d" ] || find "$d" -mindepth 1 -xdev -delete 2>/dev/null || :
+    [ ! -d "$d" ] || find "$d" -mindepth 1 -maxdepth 1 -exec rm -rf {} +
   done
   # getuto makes a key pair to vouch for others' keys: a secret.
   rm -rf /etc/portage/gnupg /var/log/portage /var/log/emerge.log /var/log/emerge-fetch.log /var/lib/portage/news
@@ -153,7 +153,9 @@ fi
 if [ -f /etc/conf.d/localmount ] && ! ours /etc/conf.d/localmount && ! grep -q '^no_umounts=' /etc/conf.d/localmount; then
   echo 'no_umounts="/var:/tmp:/root:/home:/mnt:/media:/user-data:/run/slate"' >> /etc/conf.d/localmount
 fi
-[ ! -d /etc/runlevels ] || find /etc/runlevels -xtype l -delete
+for l in /etc/runlevels/*/*; do
+  [ -e "$l" ] || rm -f "$l"
+done
 
 # What packages left behind.
 begin leftovers /var/cache /var/lib/apt /var/lib/dpkg /var/tmp /var/log /boot

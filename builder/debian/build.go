@@ -71,7 +71,7 @@ func Build(ctx context.Context, o Options, sink func(context.Context, io.Reader)
 		env = append(env, "TMPDIR="+o.TempDir)
 	}
 	err = command.Run(ctx, command.Cmd{
-		Args:   arguments(o.Recipe, o.Sources, m, hooks),
+		Args:   arguments(o.Recipe, o.Sources, m, hooks, len(o.Actions) > 0),
 		Env:    env,
 		Dir:    "/", // in a user namespace the caller's may be out of reach
 		Stdout: pw,

@@ -75,15 +75,15 @@ const (
 )
 
 // arguments is mmdebstrap's command line: the tree as tar on standard output.
-// dir is the directory with the hooks that writeHooks makes.
-func arguments(r *recipes.Recipe, sources []Source, m mode, dir string) []string {
+// dir is the directory with the hooks that writeHooks makes; they
+// are followed by nothing if the tree is finished then.
+func arguments(r *recipes.Recipe, sources []Source, m mode, dir string, finished bool) []string {
 	arch := Arch(r.Debian)
 	args := []string{
 		"mmdebstrap",
 		"--mode=" + string(m),
 		"--format=tar",
-		"--skip=cleanup/apt", // finish.sh does it
-		"--verbose",          // the programs' own words go to the log
+		"--verbose", // the programs' own words go to the log
 		"--variant=" + orDefault(r.Debian.Variant, "minbase"),
 		"--architectures=" + arch,
 		`--aptopt=APT::Install-Recommends "` + strconv.FormatBool(r.Debian.Recommends) + `"`,
@@ -92,6 +92,9 @@ func arguments(r *recipes.Recipe, sources []Source, m mode, dir string) []string
 		"--dpkgopt=force-unsafe-io",
 		// A file that a recipe has put there first is no reason to ask.
 		"--dpkgopt=force-confold",
+	}
+	if finished {
+		args = append(args, "--skip=cleanup/apt") // cleaning up is among the actions
 	}
 	if r.Clean.Docs {
 		args = append(args, "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-include=/usr/share/doc/*/copyright",
@@ -149,7 +152,7 @@ func Key(r *recipes.Recipe, sources []Source, actions []customize.Action, in Inp
 	h := sha256.New()
 	put := func(s string) { fmt.Fprintf(h, "%d:%s,", len(s), s) }
 	put(version)
-	for _, a := range arguments(r, sources, modeRoot, "hooks") {
+	for _, a := range arguments(r, sources, modeRoot, "hooks", len(actions) > 0) {
 		put(a)
 	}
 	for _, e := range environment(in.Date, "hooks", func(string) string { return "" }) {

@@ -216,7 +216,7 @@ func attempt(ctx context.Context, url string, part *os.File, have int64, o Optio
 		have = 0
 		total = max(total, resp.ContentLength, 0)
 	case http.StatusRequestedRangeNotSatisfiable:
-		return restart(part, &StatusError{url, http.StatusServiceUnavailable})
+		return restart(part, fmt.Errorf("%s: there are no more than %d bytes of it there", url, have))
 	default:
 		return &StatusError{url, resp.StatusCode}
 	}

@@ -188,15 +188,29 @@ func (t Tree) Unpack(ctx context.Context, dir string, log io.Writer) (string, er
 		return "", err
 	}
 	err = command.Run(ctx, command.Cmd{Log: log, Args: []string{"tar", "--extract", "--file", t.File, "--directory", tmp,
-		"--strip-components=1", "--no-same-owner", "--no-same-permissions"}})
+		"--no-same-owner", "--no-same-permissions"}})
+	var top string
 	if err == nil {
-		err = os.Chmod(tmp, 0o755)
+		top, err = repository(tmp)
 	}
 	if err == nil {
-		err = os.Rename(tmp, to)
+		err = os.Rename(top, to)
 	}
+	return to, errors.Join(err, os.RemoveAll(tmp))
+}
+
+// repository finds the ebuild repository in a directory that a snapshot was
+// unpacked in: its archive holds it in a directory named by the day.
+func repository(dir string) (string, error) {
+	list, err := os.ReadDir(dir)
 	if err != nil {
-		return "", errors.Join(err, os.RemoveAll(tmp))
+		return "", err
 	}
-	return to, nil
+	for _, e := range list {
+		top := filepath.Join(dir, e.Name())
+		if fi, err := os.Lstat(filepath.Join(top, "profiles/repo_name")); e.IsDir() && err == nil && fi.Mode().IsRegular() {
+			return top, nil
+		}
+	}
+	return "", errors.New("the snapshot holds no ebuild repository (profiles/repo_name)")
 }

@@ -24,6 +24,7 @@ import (
 	"slate/builder"
 	"slate/builder/initramfs"
 	"slate/builder/recipes"
+	"slate/builder/remote"
 	"slate/builder/sandbox"
 	"slate/images"
 	"slate/netboot/config"
@@ -144,9 +145,53 @@ func (c *buildCmd) site(a *app) (*config.Site, string, error) {
 	return site, s.ConfigD, err
 }
 
-// remotes fetches what sources.conf says comes from elsewhere.
+// remotes fetches what sources.conf says comes from elsewhere. A file that is in
+// config.d goes before it.
 func (c *buildCmd) remotes(ctx context.Context, a *app, o *builder.BuildOptions) error {
+	if len(o.Sources.Remote) == 0 {
+		return nil
+	}
+	st, err := a.store(ctx)
+	if err != nil {
+		return err
+	}
+	p := newProgress(a.stderr)
+	defer p.close()
+	for _, r := range o.Sources.Remote {
+		place, err := remote.Get(ctx, r, remote.Options{Dir: filepath.Join(st.Dir(), "builds", "remote"), Offline: c.Offline, Step: p.step,
+			KeyFile: func(name string) string { return builder.SourcePath(*o, name) }})
+		if err != nil {
+			return err
+		}
+		if c.Offline {
+			p.warn(fmt.Sprintf("offline: %s at %.12s, as it was fetched before", r.Name, place.Version))
+		}
+		o.Extra = append(o.Extra, place.Dir)
+		o.Remote = append(o.Remote, builder.RemoteUsed{Name: r.Name, URL: r.URL, Version: place.Version})
+		if err := addPortage(o.Portage, filepath.Join(place.Dir, config.PortageDir)); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// addPortage adds what a directory has and files lacks.
+func addPortage(files map[string][]byte, dir string) error {
+	root, err := os.OpenRoot(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	return fs.WalkDir(root.FS(), ".", func(p string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() || files[p] != nil {
+			return err
+		}
+		files[p], err = root.ReadFile(p)
+		return err
+	})
 }
 
 // enter opens a shell in the tree of a build that is over.
