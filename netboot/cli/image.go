@@ -31,7 +31,7 @@ type imageCmd struct {
 	Channels imageChannelsCmd `cmd:"" help:"Show an image's channels and how they moved."`
 	Diff     imageDiffCmd     `cmd:"" help:"Show what differs between two versions."`
 	Pull     imagePullCmd     `cmd:"" help:"Fetch a version from another appliance."`
-	Export   imageExportCmd   `cmd:"" help:"Write a version as tar, directory, OCI image, squashfs or erofs."`
+	Export   imageExportCmd   `cmd:"" help:"Write a version as tar, directory, OCI image, squashfs, erofs or btrfs stream."`
 	Verify   imageVerifyCmd   `cmd:"" help:"Read everything in the store and say what is damaged."`
 	GC       imageGCCmd       `cmd:"" name:"gc" help:"Say what nobody needs any more, and delete it when told to."`
 	Remove   imageRemoveCmd   `cmd:"" help:"Remove a version that nobody uses."`
@@ -173,6 +173,12 @@ func (c *imageShowCmd) Run(ctx context.Context, a *app) error {
 	}
 	line("committed", f.Time.Local().Format(time.DateTime))
 	line("made from", f.Recipe)
+	if br, err := builder.ReadBuildRecord(st, rec); err == nil && br != nil {
+		for _, in := range br.Inputs {
+			line(in.Kind, strings.TrimSpace(in.Name+"  "+in.Digest))
+		}
+		line("for", br.Level)
+	}
 	line("note", f.Note)
 	if !f.Parent.IsZero() {
 		line("parent tree", f.Parent.Short())

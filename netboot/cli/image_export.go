@@ -136,7 +136,7 @@ func showPath(path string) string {
 type imageExportCmd struct {
 	Ref    string `arg:"" help:"Version to export."`
 	To     string `arg:"" help:"File or directory to write; - writes a tar to standard output."`
-	Format string `help:"tar.zst (a stage4), tar, dir, oci, squashfs or erofs. Default: what the name ends in; a name that ends in / is a directory." enum:",tar.zst,tar,dir,oci,squashfs,erofs" default:""`
+	Format string `help:"tar.zst (a stage4), tar, dir, oci, squashfs, erofs, or btrfs (a stream for btrfs receive; needs root). Default: what the name ends in; a name that ends in / is a directory." enum:",tar.zst,tar,dir,oci,squashfs,erofs,btrfs" default:""`
 }
 
 // Help says what the forms keep.
@@ -149,7 +149,7 @@ func (c *imageExportCmd) format() (string, error) {
 		return c.Format, nil
 	}
 	for suffix, format := range map[string]string{"-": "tar", ".tar.zst": "tar.zst", ".tar.zstd": "tar.zst", ".tar": "tar", "/": "dir",
-		".squashfs": "squashfs", ".sqfs": "squashfs", ".erofs": "erofs", ".oci": "oci"} {
+		".squashfs": "squashfs", ".sqfs": "squashfs", ".erofs": "erofs", ".btrfs": "btrfs", ".oci": "oci"} {
 		if strings.HasSuffix(c.To, suffix) {
 			return format, nil
 		}
@@ -197,6 +197,8 @@ func (c *imageExportCmd) write(ctx context.Context, a *app, format string, blobs
 		return archive.OCI(ctx, blobs, t, rec, filepath.Clean(c.To))
 	case "squashfs":
 		return squashfs(ctx, blobs, t, rec, c.To)
+	case "btrfs":
+		return btrfsStream(ctx, blobs, t, rec, c.To)
 	case "erofs":
 		return erofs(ctx, blobs, t, rec, c.To)
 	}

@@ -23,6 +23,13 @@ func (a *app) showPackages(ctx context.Context, st *store.Store, rec images.Reco
 	if err != nil {
 		return err
 	}
+	if len(list) == 0 { // cleaned away; the build has noted what there was
+		if br, err := builder.ReadBuildRecord(st, rec); err != nil {
+			return err
+		} else if br != nil {
+			list = br.Package
+		}
+	}
 	if asJSON {
 		return printJSON(a.stdout, append([]builder.Package{}, list...))
 	}
