@@ -37,6 +37,7 @@ type labDemoCmd struct {
 	Rebuild bool          `help:"Build the image anew."`
 
 	BuildOnly bool `help:"Build the image if it is not there, and stop."`
+	OpenRC    bool `name:"openrc" help:"Build one with OpenRC, too, which the tests boot."`
 }
 
 // Help is shown by slate lab demo --help.
@@ -52,6 +53,7 @@ Needs root, QEMU, OVMF, iPXE and mmdebstrap: make demo installs them.`
 // The demo's image and its channel.
 const (
 	demoImage   = "demo"
+	openrcImage = "openrc"
 	demoTimeout = 5 // seconds that the chooser waits
 )
 
@@ -129,19 +131,26 @@ func (d *demo) prepare(ctx context.Context) error {
 
 func (d *demo) config() string { return filepath.Join(d.Dir, "slate.toml") }
 
-// build makes the demo's image unless it is there.
+// build makes the demo's images unless they are there.
 func (d *demo) build(ctx context.Context) error {
 	st, err := store.Open(filepath.Join(d.Dir, "data"), store.Options{})
 	if err != nil {
 		return err
 	}
-	rec, err := st.Resolve(images.Ref{Name: demoImage, Channel: boot.StableChannel})
+	if err := d.buildImage(ctx, st, demoImage, "demo"); err != nil || !d.OpenRC {
+		return err
+	}
+	return d.buildImage(ctx, st, openrcImage, "demo-openrc")
+}
+
+func (d *demo) buildImage(ctx context.Context, st *store.Store, image, recipe string) error {
+	rec, err := st.Resolve(images.Ref{Name: image, Channel: boot.StableChannel})
 	if err == nil && !d.Rebuild {
 		d.say("Image %s is there, built %s.", rec.Ref(), rec.Time.Local().Format(time.DateTime))
 		return nil
 	}
 	d.say("Building a Debian image; this takes about two minutes, once.")
-	args := []string{"build", "debian", "--name", demoImage, "--recipe", "demo", "--publish", boot.StableChannel}
+	args := []string{"build", image, "--recipe", recipe, "--publish", boot.StableChannel, "--name", image}
 	if d.Rebuild {
 		args = append(args, "--force")
 	}

@@ -64,7 +64,7 @@ func checkout(t *testing.T, name string) string {
 var demoDir = sync.OnceValues(func() (string, error) {
 	bin := cmp.Or(os.Getenv("SLATE_BIN"), "../../bin/slate")
 	dir := filepath.Join(cmp.Or(os.Getenv("SLATE_CACHE"), "../../.cache"), "demo")
-	cmd := exec.Command(bin, "lab", "demo", "--dir", dir, "--build-only")
+	cmd := exec.Command(bin, "lab", "demo", "--dir", dir, "--build-only", "--openrc")
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("slate lab demo --build-only: %w", err)
