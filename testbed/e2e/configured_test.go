@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package e2e
+
+import (
+	"context"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"slate/testbed/lab"
+	"slate/testbed/labtest"
+)
+
+// everything is a config.d that sets something of every file that the controller
+// acts on.
+var everything = map[string]string{
+	"system/overlays.conf": "[[overlay]]\npath = \"/opt\"\nsize = \"8M\"\n",
+	"controller/tmpfs.conf": "[limit]\ntotal = \"64M\"\n\n[[tmpfs]]\npath = \"/var/backups\"\nsize = \"4M\"\nmode = \"0711\"\n\n" +
+		"[[tmpfs]]\npath = \"/srv\"\nsize = \"2M\"\n",
+	"system/fstab.conf": "[[mount]]\nwhat = \"none\"\nwhere = \"/mnt/scratch\"\ntype = \"tmpfs\"\noptions = [\"size=1M\"]\n\n" +
+		"[[mount]]\nwhat = \"10.77.0.1:/nothing\"\nwhere = \"/user-data/persistent/rmount/away\"\ntype = \"nfs\"\noptions = [\"noauto\"]\n",
+	"controller/cfstab.conf": "[[mount]]\naction = \"replace\"\nwhat = \"none\"\nwhere = \"/mnt/scratch\"\ntype = \"tmpfs\"\noptions = [\"size=3M\"]\n",
+	"files/motd":             "configured by the site\n",
+	"system/etc.conf": "timezone = \"Etc/GMT-3\"\nlocale = \"C.UTF-8\"\n\n[[file]]\npath = \"/etc/motd\"\nfrom = \"files/motd\"\nmode = \"0640\"\n\n" +
+		"[[user]]\nname = \"operator\"\nuid = 1234\ngroups = [\"adm\"]\nkeys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB6gqNbrzqV8mFdXoUlyXWmUKQgIhFcVS5p1qjK3wN8f op\"]\n",
+	"system/network.conf": "search = [\"lab.test\"]\n\n[[host]]\nname = \"nas\"\naddress = \"10.77.0.9\"\n\n" +
+		"[[interface]]\nmatch = \"52:54:5a:1e:02:02\"\nmethod = \"static\"\naddress = [\"10.99.0.2/24\"]\n",
+	"controller/services/default-runlevel": "disable = [\"cron\", \"ssh\"]\n",
+}
+
+// look is what is looked up on a running machine: a command and what it prints.
+type look struct{ what, cmd, want string }
+
+// looks hold whatever the init system is.
+var looks = []look{
+	{"the cap of all that is written", "df -m --output=size /run/slate/rw | tail -1", "64"},
+	{"an overlay with a cap", "df -m --output=size /opt | tail -1", "8"},
+	{"a directory in memory", "stat -fc %T /var/backups; stat -c %a /var/backups; df -m --output=size /var/backups | tail -1", "tmpfs\n711\n4"},
+	{"another", "df -m --output=size /srv | tail -1", "2"},
+	{"the fstab, changed by cfstab", "df -m --output=size /mnt/scratch | tail -1", "3"},
+	{"a remote mount's place", "ls -d /run/slate/user-data/persistent/rmount/away", "/run/slate/user-data/persistent/rmount/away"},
+	{"a file", "cat /etc/motd; stat -c %a /etc/motd", "configured by the site\n640"},
+	{"the time zone", "date -d @0 +%H:%M", "03:00"},
+	{"a user", "id -u operator; id -Gn operator | tr ' ' '\\n' | grep adm; stat -c '%U %a' /home/operator; grep -c op$ /etc/ssh/slate-keys/operator", "1234\nadm\noperator 700\n1"},
+	{"the ssh server's mind", "/usr/sbin/sshd -T 2>/dev/null | grep -i authorizedkeysfile", "authorizedkeysfile .ssh/authorized_keys /etc/ssh/slate-keys/%u"},
+	{"names", "grep -c '^search lab.test' /etc/resolv.conf; getent hosts nas | awk '{print $1}'", "1\n10.77.0.9"},
+	{"homes in memory", "touch /home/x /root/x && rm /home/x /root/x; findmnt -no FSTYPE /home", "overlay"},
+	{"machine-id", "grep -cE '^[0-9a-f]{32}$' /etc/machine-id", "1"},
+	{"a host key of its own", "ls /etc/ssh/ssh_host_*_key | wc -l", "1"},
+}
+
+// second is a card on a network without an appliance.
+var second = lab.NIC{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x02, 0x02}}
+
+func checkLooks(t *testing.T, s *site, n *lab.Node, list []look) {
+	t.Helper()
+	for _, l := range list {
+		out, _, err := n.Console().Run(t.Context(), commandLimit, l.cmd)
+		if err != nil {
+			t.Fatalf("%s: %v", l.what, err)
+		}
+		var lines []string
+		for _, line := range strings.Split(strings.TrimSpace(strings.ReplaceAll(out, "\r", "")), "\n") {
+			lines = append(lines, strings.TrimSpace(line))
+		}
+		if got := strings.Join(lines, "\n"); got != l.want {
+			t.Errorf("%s: %s prints\n%s\nwant\n%s", l.what, l.cmd, got, l.want)
+		}
+	}
+}
+
+// A machine with 512 MB is what every file of config.d says, on systemd; when the
+// memory for what is written is full the writer gets an error, the person at the
+// console and the admin a warning, and the machine lives and shuts down.
+func TestConfiguredSystemd(t *testing.T) {
+	s := newSite(t, labtest.New(t, lab.Options{}))
+	for name, text := range everything {
+		s.conf(name, text)
+	}
+	s.serve()
+	n := s.Node(lab.NodeSpec{Name: "small", Memory: 512, Boot: []string{"net"},
+		NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x02, 0x01}}, second}})
+	s.Expect(n, bootLimit, `configured by the appliance, revision [0-9]+`)
+	s.login(n)
+	checkLooks(t, s, n, append([]look{
+		{"services that are off", "systemctl is-active cron ssh", "inactive\ninactive"},
+		{"the second card", "ip -4 -brief address show | grep -o 10.99.0.2/24", "10.99.0.2/24"},
+		{"nothing failed", "systemctl is-system-running --wait", "running"},
+		{"the journal", "journalctl -b -q | head -1 | wc -l", "1"},
+	}, looks...))
+	checkFull(t, s, n)
+	checkShutdown(t, s, n, 2)
+}
+
+// checkFull fills the memory for what is written.
+func checkFull(t *testing.T, s *site, n *lab.Node) {
+	out, status, err := n.Console().Run(t.Context(), commandLimit, "LC_ALL=C dd if=/dev/zero of=/var/tmp/big bs=1M")
+	if err != nil || status == 0 || !strings.Contains(out, "No space left on device") {
+		t.Errorf("filling the overlay: status %d, %v, %q; want ENOSPC", status, err, out)
+	}
+	s.Expect(n, commandLimit, `slate: The memory for what is written on this machine is (full|9[0-9]% full)`)
+	s.Run(n, commandLimit, "ls /usr/bin > /dev/null; rm /var/tmp/big; touch /var/tmp/small")
+	wait := time.Now().Add(commandLimit)
+	for !strings.Contains(s.slate("node", "show", s.nodeName(n)), "The memory for what is written on this machine is") {
+		if time.Now().After(wait) {
+			t.Fatal("the timeline has no warning of the full memory")
+		}
+		s.Run(n, commandLimit, "sleep 1")
+	}
+}
+
+// nodeName asks a machine for its name.
+func (s *site) nodeName(n *lab.Node) string {
+	return strings.TrimSpace(s.Run(n, commandLimit, "hostname"))
+}
+
+// shutdownLimit is how long a machine may take from poweroff to off. systemd gives
+// a service that does not stop 90 s.
+const shutdownLimit = 80 * time.Second
+
+// checkShutdown shuts the machine down several times; it must be off in time.
+func checkShutdown(t *testing.T, s *site, n *lab.Node, times int) {
+	t.Helper()
+	for i := range times {
+		if i > 0 {
+			if err := n.Start(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			s.login(n)
+		}
+		start := time.Now()
+		if err := n.Console().SendLine("poweroff"); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), shutdownLimit)
+		err := n.Wait(ctx)
+		cancel()
+		if err != nil {
+			t.Fatalf("shut-down %d hangs, not off after %v: %v\n%s", i+1, shutdownLimit, err, strings.Join(n.Console().Tail(30), "\n"))
+		}
+		t.Logf("shut-down %d took %.1f s", i+1, time.Since(start).Seconds())
+	}
+}
