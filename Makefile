@@ -15,7 +15,7 @@ ARTIFACTS ?= $(CURDIR)/artifacts
 # The lab and the image build need root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build lint unit lab test demo bench size clean
+.PHONY: all build lint unit lab test soak demo bench size clean
 all: build
 
 # The controller is embedded in slate, so it is built first.
@@ -44,6 +44,16 @@ lab: build
 	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only --openrc
 	$(AS_ROOT) env SLATE_TEST=all SLATE_BIN=$(CURDIR)/bin/slate SLATE_CACHE=$(CACHE) \
 		$(GO) test -count=1 -timeout 25m -artifacts -outputdir=$(ARTIFACTS) ./testbed/e2e
+
+# The trials of make lab that are worth many rounds, in full: hours. What was done is
+# kept in $(SOAK), so that it can be interrupted and go on; see docs/reliability.md.
+SOAK ?= $(CACHE)/soak
+soak: build
+	testbed/deps.sh test
+	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only
+	$(AS_ROOT) bin/slate --config $(CACHE)/demo/slate.toml build testbed/e2e/testdata/openrc.toml --name openrc --publish stable
+	$(AS_ROOT) env SLATE_TEST=all SLATE_SOAK=$(SOAK) SLATE_BIN=$(CURDIR)/bin/slate SLATE_CACHE=$(CACHE) \
+		$(GO) test -count=1 -timeout 24h -v -run 'TestConfigured' ./testbed/e2e
 
 # Boots two virtual machines from an appliance in the lab, one by BIOS and one by
 # UEFI, and shows how they got to their login prompts.

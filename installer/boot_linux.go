@@ -96,7 +96,8 @@ type Boot struct {
 
 	shipping sync.Once
 
-	configRefused error // why what the appliance sent does not count
+	configRefused error    // why what the appliance sent does not count
+	healthy       []string // services that a healthy start-up must have running
 
 	restore []func() // undo what the kernel was told, before the hand-over
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"slate/installer/agent"
+	"slate/installer/health"
 	"slate/installer/machine"
 	"slate/installer/root"
 	"slate/netboot/api"
@@ -68,7 +69,7 @@ func (b *Boot) finish() error {
 		undo()
 	}
 	// The agent delivers what the appliance did not take in time.
-	c := agent.Config{Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond), Spaces: b.spaces()}
+	c := agent.Config{Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond), Spaces: b.spaces(), Health: health.Spec{Services: b.healthy}}
 	if u, boot := b.Fleet.Known(); u != nil {
 		c.Server, c.Boot, c.Hello = u.String(), boot, b.Fleet.Introduction()
 		for _, s := range b.Fleet.Servers() {

@@ -320,6 +320,7 @@ func (b *Boot) personalise(mounted []string) error {
 		Consoles: b.consoles(), Config: b.config(), Others: b.otherInterfaces(),
 	})
 	b.problems(problems)
+	b.healthy = root.HealthyServices(tree.FS(), b.config().Services)
 	if root.WantsHostKey(tree.FS(), b.config()) {
 		keys, err := root.HostKeys("root@"+b.node(), b.UserData.What != "")
 		if err != nil {

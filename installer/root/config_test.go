@@ -155,3 +155,12 @@ func TestNetworkManagers(t *testing.T) {
 		t.Errorf("manager = none still changes something: %q", got)
 	}
 }
+
+func TestHealthyServices(t *testing.T) {
+	c := configured(t, map[string]string{"controller/services/default-runlevel": "healthy = [\"sshd\", \"cron\", \"nonsense\"]\n"})
+	for want, tree := range map[string]fs.FS{"ssh.service cron.service nonsense": systemdTree(), "sshd cronie nonsense": openrcTree()} {
+		if got := strings.Join(root.HealthyServices(tree, c.Services), " "); got != want {
+			t.Errorf("HealthyServices() = %q, want %q", got, want)
+		}
+	}
+}

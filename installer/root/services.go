@@ -52,6 +52,27 @@ func services(tree fs.FS, init Init, s config.Services) (out []Change, problems 
 	return out, problems
 }
 
+// HealthyServices gives the services that must run, by the names that the image's
+// init system has for them.
+func HealthyServices(tree fs.FS, s config.Services) (out []string) {
+	init := DetectInit(tree)
+	for _, name := range s.Healthy {
+		found := name // one that the image lacks never runs, and that will be said
+		for _, n := range namesOf(name) {
+			if init == OpenRC && exists(tree, "etc/init.d/"+n) {
+				found = n
+				break
+			}
+			if unit, _, ok := findUnit(tree, n); init == Systemd && ok {
+				found = unit
+				break
+			}
+		}
+		out = append(out, found)
+	}
+	return out
+}
+
 func openRCService(tree fs.FS, name string, enable bool, s config.Services) (out []Change, ok bool) {
 	for _, n := range namesOf(name) {
 		if !exists(tree, "etc/init.d/"+n) {
@@ -72,28 +93,37 @@ func openRCService(tree fs.FS, name string, enable bool, s config.Services) (out
 // unitDirs are where systemd looks for units, in its order.
 var unitDirs = []string{"etc/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"}
 
+// findUnit finds a unit, and the file that it is made from.
+func findUnit(tree fs.FS, name string) (unit, file string, ok bool) {
+	if !slices.Contains([]string{".service", ".socket", ".timer", ".target", ".path", ".mount"}, path.Ext(name)) {
+		name += ".service"
+	}
+	file = name // an instance, getty@tty1.service, is made from getty@.service
+	if before, _, ok := strings.Cut(name, "@"); ok {
+		file = before + "@" + path.Ext(name)
+	}
+	for _, dir := range unitDirs {
+		if !exists(tree, dir+"/"+file) {
+			continue
+		}
+		// A link, sshd.service or one that systemctl enable made, is another name of
+		// the unit that it leads to.
+		if l, err := fs.ReadLink(tree, dir+"/"+file); err == nil && path.Base(l) != "null" {
+			return path.Base(l), path.Base(l), true
+		}
+		return name, file, true
+	}
+	return "", "", false
+}
+
 func systemdService(tree fs.FS, name string, enable bool, _ config.Services) ([]Change, bool) {
 	for _, n := range namesOf(name) {
-		if path.Ext(n) == "" || !slices.Contains([]string{".service", ".socket", ".timer", ".target", ".path", ".mount"}, path.Ext(n)) {
-			n += ".service"
-		}
-		file := n // an instance, getty@tty1.service, is made from getty@.service
-		if before, _, ok := strings.Cut(n, "@"); ok {
-			file = before + "@" + path.Ext(n)
-		}
-		for _, dir := range unitDirs {
-			if !exists(tree, dir+"/"+file) {
-				continue
-			}
-			// A link, sshd.service or one that systemctl enable made, is another name of
-			// the unit that it leads to.
-			if l, err := fs.ReadLink(tree, dir+"/"+file); err == nil && path.Base(l) != "null" {
-				n, file = path.Base(l), path.Base(l)
-			}
-			if enable {
-				return enableUnit(tree, n, file)
-			}
-			return disableUnit(tree, n), true
+		unit, file, ok := findUnit(tree, n)
+		switch {
+		case ok && enable:
+			return enableUnit(tree, unit, file)
+		case ok:
+			return disableUnit(tree, unit), true
 		}
 	}
 	return nil, false

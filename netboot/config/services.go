@@ -13,6 +13,7 @@ import (
 type Services struct {
 	Enable  []string `toml:"enable"`
 	Disable []string `toml:"disable"`
+	Healthy []string `toml:"healthy"` // that must run before a start-up counts as healthy
 	OpenRC  OpenRC   `toml:"openrc"`
 }
 
@@ -23,7 +24,7 @@ type OpenRC struct {
 
 const servicesFile = "controller/services/default-runlevel"
 
-func defaultServices() Services { return Services{OpenRC: OpenRC{Runlevel: "default"}} }
+func defaultServices() Services { return Services{Healthy: []string{}, OpenRC: OpenRC{Runlevel: "default"}} }
 
 // lists makes the merge go service by service: a later file that enables one beats
 // an earlier one that disables it, and the other way round.
@@ -70,7 +71,7 @@ func (l serviceList) begin() func(*Doc) (map[string]int, []error) {
 var servicePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.@:-]{0,127}$`)
 
 func (s *Services) check(d *Doc) (errs []error) {
-	for key, list := range map[string][]string{"enable": s.Enable, "disable": s.Disable} {
+	for key, list := range map[string][]string{"enable": s.Enable, "disable": s.Disable, "healthy": s.Healthy} {
 		for _, name := range list {
 			if !servicePattern.MatchString(name) {
 				errs = append(errs, d.Errorf(key, "%q is not the name of a service", name))

@@ -27,7 +27,7 @@ var everything = map[string]string{
 		"[[user]]\nname = \"operator\"\nuid = 1234\ngroups = [\"adm\"]\nkeys = [\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB6gqNbrzqV8mFdXoUlyXWmUKQgIhFcVS5p1qjK3wN8f op\"]\n",
 	"system/network.conf": "search = [\"lab.test\"]\n\n[[host]]\nname = \"nas\"\naddress = \"10.77.0.9\"\n\n" +
 		"[[interface]]\nmatch = \"52:54:5a:1e:02:02\"\nmethod = \"static\"\naddress = [\"10.99.0.2/24\"]\n",
-	"controller/services/default-runlevel": "disable = [\"cron\", \"ssh\"]\n",
+	"controller/services/default-runlevel": "disable = [\"sshd\"]\nenable = [\"getty@tty3\"]\nhealthy = [\"dbus\"]\n",
 }
 
 // look is what is looked up on a running machine: a command and what it prints.
@@ -44,7 +44,7 @@ var looks = []look{
 	{"a file", "cat /etc/motd; stat -c %a /etc/motd", "configured by the site\n640"},
 	{"the time zone", "date -d @0 +%H:%M", "03:00"},
 	{"a user", "id -u operator; id -Gn operator | tr ' ' '\\n' | grep adm; stat -c '%U %a' /home/operator; grep -c op$ /etc/ssh/slate-keys/operator", "1234\nadm\noperator 700\n1"},
-	{"the ssh server's mind", "/usr/sbin/sshd -T 2>/dev/null | grep -i authorizedkeysfile", "authorizedkeysfile .ssh/authorized_keys /etc/ssh/slate-keys/%u"},
+	{"the ssh server's mind", "mkdir -p /run/sshd; /usr/sbin/sshd -T 2>/dev/null | grep -i authorizedkeysfile", "authorizedkeysfile .ssh/authorized_keys /etc/ssh/slate-keys/%u"},
 	{"names", "grep -c '^search lab.test' /etc/resolv.conf; getent hosts nas | awk '{print $1}'", "1\n10.77.0.9"},
 	{"homes in memory", "touch /home/x /root/x && rm /home/x /root/x; findmnt -no FSTYPE /home", "overlay"},
 	{"machine-id", "grep -cE '^[0-9a-f]{32}$' /etc/machine-id", "1"},
@@ -85,13 +85,13 @@ func TestConfiguredSystemd(t *testing.T) {
 	s.Expect(n, bootLimit, `configured by the appliance, revision [0-9]+`)
 	s.login(n)
 	checkLooks(t, s, n, append([]look{
-		{"services that are off", "systemctl is-active cron ssh", "inactive\ninactive"},
+		{"a service that is off, and one that is on", "systemctl is-active ssh; systemctl is-active getty@tty3", "inactive\nactive"},
 		{"the second card", "ip -4 -brief address show | grep -o 10.99.0.2/24", "10.99.0.2/24"},
 		{"nothing failed", "systemctl is-system-running --wait", "running"},
 		{"the journal", "journalctl -b -q | head -1 | wc -l", "1"},
 	}, looks...))
 	checkFull(t, s, n)
-	checkShutdown(t, s, n, 2)
+	checkShutdown(t, s, n, newRounds(t, "shutdown-systemd", 2, 20))
 }
 
 // checkFull fills the memory for what is written.
@@ -120,11 +120,11 @@ func (s *site) nodeName(n *lab.Node) string {
 // a service that does not stop 90 s.
 const shutdownLimit = 80 * time.Second
 
-// checkShutdown shuts the machine down several times; it must be off in time.
-func checkShutdown(t *testing.T, s *site, n *lab.Node, times int) {
+// checkShutdown shuts the machine down again and again; it must be off in time.
+func checkShutdown(t *testing.T, s *site, n *lab.Node, r *rounds) {
 	t.Helper()
-	for i := range times {
-		if i > 0 {
+	for first := true; r.left(); first = false {
+		if !first {
 			if err := n.Start(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -138,8 +138,35 @@ func checkShutdown(t *testing.T, s *site, n *lab.Node, times int) {
 		err := n.Wait(ctx)
 		cancel()
 		if err != nil {
-			t.Fatalf("shut-down %d hangs, not off after %v: %v\n%s", i+1, shutdownLimit, err, strings.Join(n.Console().Tail(30), "\n"))
+			t.Fatalf("shut-down %d hangs, not off after %v: %v\n%s", r.done+1, shutdownLimit, err, strings.Join(n.Console().Tail(30), "\n"))
 		}
-		t.Logf("shut-down %d took %.1f s", i+1, time.Since(start).Seconds())
+		r.passed("shut-down in %.1f s", time.Since(start).Seconds())
 	}
+}
+
+// The same on OpenRC, whose image the Makefile builds beside the demo's.
+func TestConfiguredOpenRC(t *testing.T) {
+	s := newSite(t, labtest.New(t, lab.Options{}))
+	if _, err := s.try("image", "show", "openrc@stable"); err != nil {
+		t.Fatalf("the store has no image openrc: make lab builds it (%v)", err)
+	}
+	for name, text := range everything {
+		s.conf(name, text)
+	}
+	s.conf("controller/services/default-runlevel", strings.Replace(everything["controller/services/default-runlevel"], "dbus", "udev", 1))
+	s.conf("system/boot.conf", "image = \"openrc@stable\"\ntimeout = 3\n")
+	s.serve()
+	n := s.Node(lab.NodeSpec{Name: "openrc", Memory: 512, Boot: []string{"net"},
+		NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x03, 0x01}}}})
+	s.Expect(n, bootLimit, `configured by the appliance, revision [0-9]+`)
+	s.login(n)
+	checkLooks(t, s, n, append([]look{
+		{"a service that is off", "ls /etc/runlevels/*/ssh 2>/dev/null; rc-service ssh status 2>&1 | grep -c started", "0"},
+		{"nothing crashed", "rc-status -a | grep -c crashed", "0"},
+	}, looks...))
+	if text := s.slate("node", "show", s.nodeName(n)); !strings.Contains(text, "the image has no service getty@tty3") {
+		t.Errorf("the timeline does not say what the image lacks:\n%s", text)
+	}
+	checkFull(t, s, n)
+	checkShutdown(t, s, n, newRounds(t, "shutdown-openrc", 1, 20))
 }
