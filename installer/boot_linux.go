@@ -8,6 +8,7 @@
 //
 //	slate.server=http://10.77.0.1:8070      an appliance; several words name several. The first one
 //	                                        knows slate.boot. ,weight=N ,standby ,key=KEY may follow
+//	slate.medium=ID                         the machine started from a stick or disc with this id
 //	slate.measure=2,3                       seconds a server has to answer, questions to each
 //	slate.move=failure|never                may the running machine report to another server?
 //	slate.node=lab-0a1b2c                   node name; host name of the system
@@ -87,6 +88,8 @@ type Boot struct {
 	Lower    root.Lower       // what step system chose; the zero value: slate.nfs
 	UserData machine.Mount    // the disk's user-data; the zero value: memory
 	Ranked   []servers.Ranked // the servers, best first
+	Medium   *Medium          // it started from; nil: from none, or it was not found
+	Offline  error            // why there is no network, for a machine that may do without
 	// ConfigDir is where the last good configuration is kept; empty: nowhere.
 	ConfigDir string
 	Config    *config.Node // what step config found; see config()
@@ -203,6 +206,9 @@ func (b *Boot) node() string {
 	mac := b.Lease.MAC
 	if mac == "" {
 		mac = b.Settings.BootMAC.String()
+	}
+	if all := network.List(b.Root); mac == "" && b.Offline != nil && len(all) > 0 {
+		mac = all[0].MAC.String()
 	}
 	mac = strings.ReplaceAll(mac, ":", "")
 	if len(mac) < 6 {

@@ -43,6 +43,7 @@ func (b *Boot) chooser(now time.Time) *screen.Menu {
 	if b.Settings.Timeout > 0 {
 		m.Deadline = now.Add(b.Settings.Timeout)
 	}
+	b.offerMedium(m)
 	return m
 }
 
@@ -50,8 +51,8 @@ func (b *Boot) chooser(now time.Time) *screen.Menu {
 // could start, so policy or a person decides what to do without.
 func chooseSystem(ctx context.Context, b *Boot) error {
 	b.Note("%s", noSystem)
-	if b.Settings.Mode == machine.Diskless {
-		return nil
+	if b.Settings.Mode == machine.Diskless && b.canRun() {
+		return b.withoutAsking()
 	}
 	m := b.chooser(time.Now())
 	for {
@@ -62,6 +63,9 @@ func chooseSystem(ctx context.Context, b *Boot) error {
 		if id == string(machine.ChooseDiskless) {
 			b.Note("running diskless")
 			return nil
+		}
+		if id == chooseMedium {
+			return b.runFromMedium()
 		}
 		if err := b.do(ctx, id); err != nil {
 			return err

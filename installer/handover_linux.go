@@ -45,8 +45,10 @@ func handOver(_ context.Context, b *Boot) error {
 	if err := copyProgram(self, agentProgram); err != nil {
 		return fmt.Errorf("copy the agent: %w", err)
 	}
-	if err := b.Lease.Save(filepath.Join(RunDir, agent.LeaseFile)); err != nil {
-		return err
+	if b.Lease.Interface != "" {
+		if err := b.Lease.Save(filepath.Join(RunDir, agent.LeaseFile)); err != nil {
+			return err
+		}
 	}
 	if err := os.WriteFile(filepath.Join(RunDir, "facts"), []byte(b.factsFile()), 0o644); err != nil {
 		return err

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"slate/images"
@@ -24,6 +25,9 @@ import (
 func hasServer(b *Boot) (bool, string) {
 	if b != nil && len(b.Settings.Servers) == 0 {
 		return false, "the command line names no appliance (slate.server)"
+	}
+	if b != nil && b.Offline != nil {
+		return false, "there is no network"
 	}
 	return true, ""
 }
@@ -44,6 +48,10 @@ func (b *Boot) siteKeys() ([]ed25519.PublicKey, error) {
 // hello is how this machine introduces itself to a server that has not sent it here.
 func (b *Boot) hello() api.Hello {
 	h := api.Hello{MAC: b.Lease.MAC, UUID: b.Identity.UUID, Serial: b.Identity.Serial, Product: b.Identity.Product, Image: b.Settings.Image}
+	if b.Settings.Medium != "" {
+		h.From = "a medium"
+		return h
+	}
 	if b.Settings.Server != nil {
 		h.From = b.Settings.Server.String()
 	}
@@ -79,8 +87,20 @@ func chooseServer(ctx context.Context, b *Boot) error {
 	if !best.Usable() {
 		return fmt.Errorf("no server can be taken: %s: %s", best.Server.URL, best.Why)
 	}
+	if err := setClock(b, best.Clock); err != nil {
+		b.Note("%v", err)
+	}
+	if b.Settings.Medium != "" && b.Settings.Boot == "" {
+		again, err := b.join(ctx, best)
+		if again {
+			return chooseServer(ctx, b)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	b.useServer(best)
-	return setClock(b, best.Clock)
+	return nil
 }
 
 // orderFleet puts the servers that can be spoken to into the order that was found.
@@ -97,23 +117,30 @@ func (b *Boot) orderFleet() {
 
 // useServer makes a server the one of this boot: for what is said and for the root.
 func (b *Boot) useServer(r servers.Ranked) {
-	if b.Settings.Server.String() == r.Server.URL.String() {
+	if b.Settings.Server.String() == r.Server.URL.String() && b.Settings.NFS.Server.IsValid() {
 		return
 	}
-	b.Note("going on with %s instead of %s", r.Server.URL, b.Settings.Server)
+	if b.Settings.Server.String() != r.Server.URL.String() {
+		b.Note("going on with %s instead of %s", r.Server.URL, b.Settings.Server)
+	}
 	b.Settings.Server = r.Server.URL
-	if e, ok := exportOn(b.Settings.NFS, r); ok {
+	if e, ok := b.exportOn(r); ok {
 		b.Settings.NFS = e
 	}
 }
 
-// exportOn is the same export on another server: its path names the tree by its digest.
-func exportOn(e machine.Export, r servers.Ranked) (machine.Export, bool) {
-	addr, ok := addrOf(r.Server.URL)
-	if !ok || r.Load.NFSPort < 1 || r.Load.NFSPort > 65535 || !e.Server.IsValid() {
-		return e, false
+// exportOn is the export of this boot's version on a server: its path names the
+// tree by its digest.
+func (b *Boot) exportOn(r servers.Ranked) (machine.Export, bool) {
+	path := b.Settings.NFS.Path
+	if name, _, ok := strings.Cut(b.Settings.Image, "/"); path == "" && ok && b.Settings.Tree != "" {
+		path = "/" + name + "/" + b.Settings.Tree
 	}
-	return machine.Export{Server: netip.AddrPortFrom(addr, uint16(r.Load.NFSPort)), Path: e.Path}, true
+	addr, ok := addrOf(r.Server.URL)
+	if !ok || r.Load.NFSPort < 1 || r.Load.NFSPort > 65535 || path == "" {
+		return machine.Export{}, false
+	}
+	return machine.Export{Server: netip.AddrPortFrom(addr, uint16(r.Load.NFSPort)), Path: path}, true
 }
 
 func addrOf(u *url.URL) (netip.Addr, bool) {
@@ -139,7 +166,7 @@ func setClock(b *Boot, clock time.Time) error {
 func (b *Boot) exports() []machine.Export {
 	out := []machine.Export{b.Settings.NFS}
 	for _, r := range b.Ranked {
-		if e, ok := exportOn(b.Settings.NFS, r); ok && r.Usable() && e != out[0] {
+		if e, ok := b.exportOn(r); ok && r.Usable() && e != out[0] {
 			out = append(out, e)
 		}
 	}

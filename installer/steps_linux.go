@@ -192,6 +192,7 @@ func hardware(ctx context.Context, b *Boot) error {
 	if err != nil {
 		b.Note("%v", oneLine(err))
 	}
+	b.findMedium(ctx)
 	ifaces := network.List(b.Root)
 	b.Note("%d modules loaded; wired interfaces: %d", n+m, len(ifaces))
 	for _, i := range ifaces {
@@ -211,12 +212,18 @@ func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", ";
 
 // connect gets an address where the machine booted from, or elsewhere.
 func connect(ctx context.Context, b *Boot) error {
-	c := network.Connector{Root: b.Root, Boot: b.Settings.BootMAC, Hostname: b.Settings.Node, Patience: network.DefaultPatience(), Note: b.Note,
+	c := network.Connector{Root: b.Root, Boot: b.Settings.BootMAC, Hostname: b.Settings.Node, Patience: b.patience(), Note: b.Note,
 		Check: b.leadsToServer, Drop: func(l network.Lease) { _ = network.Remove(l) }}
 	l, err := c.Connect(ctx)
+	if err != nil && b.Medium != nil && ctx.Err() == nil {
+		b.Offline = err
+		b.Note("no network: %v", err)
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	b.Offline = nil
 	if err := network.Apply(l); err != nil {
 		return err
 	}
@@ -227,10 +234,18 @@ func connect(ctx context.Context, b *Boot) error {
 	}
 	b.Note("%s has the address %s from %s, %s", l.Interface, l.Address, l.Server, length)
 	b.Fleet.Introduce(b.hello())
-	b.Reporter.Start(context.WithoutCancel(ctx), b.Fleet)
-	b.shipLog(context.WithoutCancel(ctx))
-	go b.reportHardware(context.WithoutCancel(ctx)) // it ends by its own limit
+	if b.Settings.Boot != "" { // else a server has yet to give the boot its id
+		b.startReports(ctx)
+	}
 	return nil
+}
+
+// startReports tells the server how the boot goes, from now on.
+func (b *Boot) startReports(ctx context.Context) {
+	ctx = context.WithoutCancel(ctx)
+	b.Reporter.Start(ctx, b.Fleet)
+	b.shipLog(ctx)
+	go b.reportHardware(ctx) // it ends by its own limit
 }
 
 // leadsToServer tries a lease: a machine with two cards may get an address on a

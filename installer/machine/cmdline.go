@@ -70,6 +70,7 @@ type Settings struct {
 	Servers []Server // all of them
 	Measure Measure  // slate.measure, default 2,3
 	Move    Move     // slate.move, default failure
+	Medium  string   // slate.medium: id of the stick or disc that the machine started from
 	Node    string   // slate.node: node name, host name of the system
 	Boot    string   // slate.boot: identity of this boot, for events
 	Image   string   // slate.image: name/number, for people
@@ -149,6 +150,8 @@ func (s *Settings) word(w word) (err error) {
 	switch w.key {
 	case "slate.server":
 		err = s.addServer(w.value)
+	case "slate.medium":
+		s.Medium, err = parseToken(w.value)
 	case "slate.measure":
 		s.Measure, err = parseMeasure(w.value, s.Measure)
 	case "slate.move":
