@@ -72,6 +72,7 @@ func configure(ctx context.Context, b *Boot) error {
 		return c.Refused
 	}
 	b.Note("configured by %s, revision %d", c.From, c.Revision)
+	b.followServers(ctx)
 	return nil
 }
 

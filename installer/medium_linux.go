@@ -109,23 +109,15 @@ func (b *Boot) mediumServers() error {
 	if err != nil || len(info.Servers) == 0 {
 		return err
 	}
-	var list []machine.Server
-	for _, s := range info.Servers {
-		one, err := machine.ParseServer(s.Word())
-		if err != nil {
-			return err
-		}
-		list = append(list, one)
+	list, err := serversOf(info)
+	if err != nil {
+		return err
 	}
-	b.setServers(list)
+	b.Settings.Servers, b.Settings.Server = list, list[0].URL
+	b.Fleet.Order(list)
 	b.Settings.Measure = machine.Measure{Timeout: time.Duration(info.Measure.Timeout) * time.Second, Samples: info.Measure.Samples}
 	b.Settings.Move = machine.Move(info.Running.Move)
 	return nil
-}
-
-func (b *Boot) setServers(list []machine.Server) {
-	b.Settings.Servers, b.Settings.Server = list, list[0].URL
-	b.Fleet.Order(list)
 }
 
 // patience is shorter for a machine that can do without a network.
@@ -138,43 +130,27 @@ func (b *Boot) patience() network.Patience {
 }
 
 // join introduces a machine that started from a medium, and takes over what the
-// server says about it. again: the server names other servers, which are to be
-// looked at.
-func (b *Boot) join(ctx context.Context, r servers.Ranked) (again bool, err error) {
+// server says about it.
+func (b *Boot) join(ctx context.Context, r servers.Ranked) error {
 	h := b.hello()
 	h.Image = "" // what it should run is asked
 	w, err := servers.Client{Server: r.Server.URL}.Hello(ctx, h)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if w.Boot == "" {
-		return false, fmt.Errorf("%s gives %s nothing to boot: %s", r.Server.URL, w.Node, w.Refused)
+		return fmt.Errorf("%s gives %s nothing to boot: %s", r.Server.URL, w.Node, w.Refused)
 	}
 	s := machine.ParseCmdline(strings.Join(w.Words, " "))
 	b.Fleet.Adopt(r.Server.URL, w.Boot)
-	old := b.Settings.Servers
 	b.Settings.Node, b.Settings.Boot = w.Node, w.Boot
-	b.Settings.Mode, b.Settings.Choice, b.Settings.Timeout, b.Settings.Overlay = s.Mode, s.Choice, s.Timeout, s.Overlay
+	b.Settings.Mode, b.Settings.Choice, b.Settings.Timeout = s.Mode, s.Choice, s.Timeout
 	b.Note("this machine is %s", w.Node)
 	if s.Tree != b.Settings.Tree {
 		b.Note("the server would start %s; this medium starts %s. A new one: slate media", s.Image, b.Settings.Image)
 	}
 	b.startReports(ctx)
-	if names(s.Servers) != names(old) && len(s.Servers) > 0 {
-		b.Note("the server names other servers: looking at those")
-		b.Settings.Servers, b.Settings.Measure, b.Settings.Move = s.Servers, s.Measure, s.Move
-		return true, nil
-	}
-	return false, nil
-}
-
-func names(list []machine.Server) string {
-	var out []string
-	for _, s := range list {
-		out = append(out, s.String())
-	}
-	slices.Sort(out)
-	return strings.Join(out, " ")
+	return nil
 }
 
 // chooseMedium is the chooser's item for the version on the medium.

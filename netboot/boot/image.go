@@ -89,7 +89,7 @@ func (s Start) Cmdline() []string {
 	if s.Medium != "" {
 		// It starts any machine, and a server says where the root is.
 		return append(words, "slate.medium="+s.Medium, "slate.image="+s.Version.Ref(), "slate.tree="+s.Version.Tree.String(),
-			"slate.mode="+b.Mode, "slate.choice="+b.Choice, "slate.timeout="+strconv.Itoa(b.Timeout), "slate.overlay="+s.Config.Tmpfs.Limit.Total)
+			"slate.mode="+b.Mode, "slate.choice="+b.Choice, "slate.timeout="+strconv.Itoa(b.Timeout))
 	}
 	return append(words,
 		"slate.node="+s.Node,
