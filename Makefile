@@ -50,8 +50,7 @@ lab: build
 SOAK ?= $(CACHE)/soak
 soak: build
 	testbed/deps.sh test
-	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only
-	$(AS_ROOT) bin/slate --config $(CACHE)/demo/slate.toml build testbed/e2e/testdata/openrc.toml --name openrc --publish stable
+	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only --openrc
 	$(AS_ROOT) env SLATE_TEST=all SLATE_SOAK=$(SOAK) SLATE_BIN=$(CURDIR)/bin/slate SLATE_CACHE=$(CACHE) \
 		$(GO) test -count=1 -timeout 24h -v -run 'TestConfigured' ./testbed/e2e
 

@@ -24,7 +24,9 @@ type OpenRC struct {
 
 const servicesFile = "controller/services/default-runlevel"
 
-func defaultServices() Services { return Services{Healthy: []string{}, OpenRC: OpenRC{Runlevel: "default"}} }
+func defaultServices() Services {
+	return Services{Healthy: []string{}, OpenRC: OpenRC{Runlevel: "default"}}
+}
 
 // lists makes the merge go service by service: a later file that enables one beats
 // an earlier one that disables it, and the other way round.
