@@ -44,6 +44,12 @@ test="$demo
 /usr/sbin/getcap libcap2-bin
 /usr/bin/setfattr attr
 /usr/sbin/modprobe kmod
+/usr/lib/grub/i386-pc/boot.img grub-pc-bin
+/usr/sbin/mkfs.vfat dosfstools
+/usr/bin/mcopy mtools
+/usr/sbin/sfdisk fdisk
+/usr/bin/xorriso xorriso
+/usr/bin/mksquashfs squashfs-tools
 "
 
 bench="$test
@@ -53,7 +59,6 @@ bench="$test
 /usr/sbin/rpcbind rpcbind
 /usr/sbin/kea-dhcp4 kea-dhcp4-server
 /usr/sbin/perfdhcp kea-admin
-/usr/bin/mksquashfs squashfs-tools
 /usr/bin/ostree ostree
 /usr/bin/casync casync
 "

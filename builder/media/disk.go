@@ -44,7 +44,7 @@ func (m *maker) usb(ctx context.Context, out string) error {
 	if err := makeFile(out, total); err != nil {
 		return err
 	}
-	table := fmt.Sprintf("label: gpt\nstart=%d, size=%d, type=21686148-6449-6E6F-744E-656564454649, name=slate-bios\nstart=%d, size=%d, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, name=slate-medium\n",
+	table := fmt.Sprintf("label: gpt\nstart=%d, size=%d, type=21686148-6449-6E6F-744E-656564454649, name=slate-bios\nstart=%d, size=%d, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, name=slate-media\n",
 		biosAt/sector, mib/sector, fatAt/sector, fat/sector)
 	if image > 0 {
 		table += fmt.Sprintf("start=%d, size=%d, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=%s\n", imageAt/sector, image/sector, ImagePartition)

@@ -3,6 +3,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -120,4 +121,17 @@ func (s Server) Word() string {
 		w += ",key=" + s.Key
 	}
 	return w
+}
+
+// ServerFile is where ServerInfo lies.
+const ServerFile = "controller/server/server.info.conf"
+
+// ReadServerInfo reads one such file, without those of groups and nodes.
+func ReadServerInfo(text []byte) (ServerInfo, error) {
+	s := defaultServerInfo()
+	d, err := Decode(ServerFile, text, &s)
+	if d != nil {
+		err = errors.Join(append(s.check(d), err)...)
+	}
+	return s, err
 }

@@ -46,7 +46,7 @@ func (n *Node) parts() []part {
 	return []part{
 		{btrfsFile, &n.Btrfs, n.Btrfs.check},
 		{drivesFile, &n.Drives, n.Drives.check},
-		{"controller/server/server.info.conf", &n.Servers, n.Servers.check},
+		{ServerFile, &n.Servers, n.Servers.check},
 		{tmpfsFile, &n.Tmpfs, n.Tmpfs.check},
 		{cfstabFile, &n.Cfstab, n.Cfstab.check},
 		{servicesFile, &n.Services, n.Services.check},
