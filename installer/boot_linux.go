@@ -16,7 +16,9 @@
 //	slate.image=demo/1                      version, for people
 //	slate.tree=DIGEST                       digest of the tree list
 //	slate.nfs=10.77.0.1:2049:/demo/DIGEST   where the root is
-//	slate.mode=ask|diskless                 what to do without a local system
+//	slate.mode=ask|diskless|installed       what to do without a local system
+//	slate.install=now                       install, even if there is a local system
+//	slate.slot=a|b slate.disk=GUID          which system of which drive the loader started
 //	slate.choice=diskless|shell|reboot|poweroff   the chooser's answer when nobody is there
 //	slate.timeout=10                        seconds until then; 0: wait for a person
 //	BOOTIF=01-52-54-00-12-34-56             the interface the firmware booted from
@@ -59,6 +61,7 @@ import (
 	"sync"
 	"time"
 
+	"slate/installer/disk"
 	"slate/installer/machine"
 	"slate/installer/network"
 	"slate/installer/root"
@@ -81,21 +84,26 @@ type Boot struct {
 	Reporter *servers.Reporter
 	Fleet    *servers.Fleet
 
-	Identity machine.Identity
-	Memory   machine.Memory
-	Loader   *machine.Loader
-	Lease    network.Lease
-	Lower    root.Lower       // what step system chose; the zero value: slate.nfs
-	UserData machine.Mount    // the disk's user-data; the zero value: memory
-	Ranked   []servers.Ranked // the servers, best first
-	Medium   *Medium          // it started from; nil: from none, or it was not found
-	Offline  error            // why there is no network, for a machine that may do without
-	// ConfigDir is where the last good configuration is kept; empty: nowhere.
-	ConfigDir string
-	Config    *config.Node // what step config found; see config()
-	Changes   []root.Change
-	Mounts    []machine.Mount
-	Init      string // program in the new root
+	Identity    machine.Identity
+	Memory      machine.Memory
+	Loader      *machine.Loader
+	Lease       network.Lease
+	Lower       root.Lower       // what step system chose; the zero value: slate.nfs
+	System      *System          // on a drive of this machine, that could be started; nil: none
+	Drives      []disk.Drive     // as they were last looked at
+	NoInstall   string           // why nothing can be installed; empty: it can
+	Interrupted string           // an installation that did not come to its end
+	ConfigDir   string           // on the boot partition; empty: none
+	Config      *config.Node     // nil until step config
+	UserData    machine.Mount    // the disk's user-data; the zero value: memory
+	Ranked      []servers.Ranked // the servers, best first
+	Medium      *Medium          // it started from; nil: from none, or it was not found
+	Offline     error            // why there is no network, for a machine that may do without
+	Changes     []root.Change
+	Mounts      []machine.Mount
+	Init        string // program in the new root
+
+	bundle []byte // the signed configuration, if it was fetched
 
 	shipping sync.Once
 

@@ -26,6 +26,7 @@ func chooserItems(image string) []screen.Item {
 	}
 	return []screen.Item{
 		{ID: string(machine.ChooseDiskless), Text: "Run " + image + " diskless, from the appliance", Next: "Running diskless"},
+		{ID: string(machine.ChooseInstall), Text: "Install " + image + " on this machine"},
 		{ID: string(machine.ChooseShell), Text: "Open a shell", Next: "A shell opens"},
 		{ID: string(machine.ChooseReboot), Text: "Restart", Next: "Restarting"},
 		{ID: string(machine.ChoosePowerOff), Text: "Power off", Next: "Powering off"},
@@ -50,11 +51,44 @@ func (b *Boot) chooser(now time.Time) *screen.Menu {
 // chooseSystem looks for a local system. There is none yet that this controller
 // could start, so policy or a person decides what to do without.
 func chooseSystem(ctx context.Context, b *Boot) error {
-	b.Note("%s", noSystem)
-	if b.Settings.Mode == machine.Diskless && b.canRun() {
-		return b.withoutAsking()
+	if b.System != nil && !b.Settings.Install && b.Settings.Medium == "" &&
+		(b.Settings.Mode != machine.Diskless || b.Settings.Slot != "") {
+		err := b.useSystem(ctx, *b.System)
+		if err == nil {
+			return nil
+		}
+		b.Note("%v", err)
+	}
+	if b.System == nil {
+		b.Note("%s", noSystem)
+	}
+	if b.Interrupted != "" {
+		b.Note("%s", b.Interrupted)
 	}
 	m := b.chooser(time.Now())
+	if b.System != nil && b.Settings.Medium != "" {
+		m.Title = "This machine has a system, and was started from a medium."
+	}
+	switch {
+	case b.Settings.Mode == machine.Installed || b.Settings.Install:
+		err := b.unattended(ctx)
+		if err == nil {
+			return b.useSystem(ctx, *b.System)
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		b.Note("not installed: %v", err)
+		m = b.chooser(time.Now())
+		m.Title = "This machine could not be installed."
+		m.Detail, m.Hint = strings.Split(err.Error(), "\n"), hintOf(err)
+		if m.Deadline.IsZero() {
+			break
+		}
+		m.Deadline = time.Now().Add(failWait)
+	case b.Settings.Mode == machine.Diskless && b.canRun():
+		return b.withoutAsking()
+	}
 	for {
 		id, err := b.Console.Choose(ctx, m)
 		if err != nil {
@@ -66,6 +100,13 @@ func chooseSystem(ctx context.Context, b *Boot) error {
 		}
 		if id == chooseMedium {
 			return b.runFromMedium()
+		}
+		if id == string(machine.ChooseInstall) {
+			if b.installHere(ctx) {
+				return b.useSystem(ctx, *b.System)
+			}
+			m.Deadline = time.Time{}
+			continue
 		}
 		if err := b.do(ctx, id); err != nil {
 			return err
@@ -110,10 +151,7 @@ func (b *Boot) failMenu(f Failure, now time.Time) *screen.Menu {
 		Title:  or2(f.Title, "The start stopped at step "+f.Position+", "+string(f.Stage.Name)+"."),
 		Detail: strings.Split(f.Err.Error(), "\n"), Facts: b.facts(), Deadline: now.Add(failWait),
 	}
-	var h interface{ Hint() string }
-	if errors.As(f.Err, &h) {
-		m.Hint = h.Hint()
-	}
+	m.Hint = hintOf(f.Err)
 	if f.Stage.Run != nil {
 		m.Items = append(m.Items, screen.Item{ID: again, Text: "Try again"})
 	}
@@ -130,6 +168,14 @@ func (b *Boot) failMenu(f Failure, now time.Time) *screen.Menu {
 		}
 	}
 	return m
+}
+
+func hintOf(err error) string {
+	var h interface{ Hint() string }
+	if errors.As(err, &h) {
+		return h.Hint()
+	}
+	return ""
 }
 
 // failed asks what to do about a stage that failed for good.

@@ -55,6 +55,9 @@ func configure(ctx context.Context, b *Boot) error {
 	if c.Unusable != nil {
 		b.Note("the kept configuration does not count: %v", c.Unusable)
 	}
+	if c.Keep {
+		b.bundle = f.Fetched
+	}
 	if c.Keep && store.Dir != "" {
 		if err := store.Save(f.Fetched); err != nil {
 			b.Note("the configuration is not kept: %v", err)

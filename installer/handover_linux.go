@@ -45,7 +45,7 @@ func handOver(_ context.Context, b *Boot) error {
 	if err := copyProgram(self, agentProgram); err != nil {
 		return fmt.Errorf("copy the agent: %w", err)
 	}
-	if b.Lease.Interface != "" {
+	if b.Lease.Address.IsValid() { // an installed machine starts without a network
 		if err := b.Lease.Save(filepath.Join(RunDir, agent.LeaseFile)); err != nil {
 			return err
 		}
@@ -72,6 +72,9 @@ func (b *Boot) finish() error {
 	}
 	// The agent delivers what the appliance did not take in time.
 	c := agent.Config{Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond), Spaces: b.spaces(), Health: health.Spec{Services: b.healthy}}
+	if b.Lower.Local() {
+		c.Slot = b.System.Slot
+	}
 	if u, boot := b.Fleet.Known(); u != nil {
 		c.Server, c.Boot, c.Hello = u.String(), boot, b.Fleet.Introduction()
 		for _, s := range b.Fleet.Servers() {

@@ -47,7 +47,7 @@ const (
 func (r *Runner) Run(ctx context.Context, b *Boot) error {
 	tries := map[api.Step]int{}
 	for i := 0; i < len(r.Stages); {
-		s := r.Stages[i]
+		s := r.Stages[i].of(b)
 		position := fmt.Sprintf("%d/%d", i+1, len(r.Stages))
 		if ok, why := s.When(b); !ok {
 			b.printf("slate: step %s (%s) skipped: %s\n", s.Name, position, why)

@@ -47,6 +47,15 @@ func commands() []command {
 		{"connect", "ADDRESS:PORT", "does a TCP port answer?", cmdConnect},
 		{"modules", "[NAME...]", "list loaded modules, or load some", cmdModules},
 		{"devices", "", "devices without a driver", cmdDevices},
+		{"drives", "", "drives, what is on them, which may be used and why", func(ctx context.Context, b *Boot, w io.Writer, _ []string) error {
+			return cmdInstall(ctx, b, w, nil)
+		}},
+		{"install", "--dry-run [DRIVE]", "what an installation would do; nothing is done", func(ctx context.Context, b *Boot, w io.Writer, args []string) error {
+			if len(args) == 0 || args[0] != "--dry-run" {
+				return errors.New("it installs nothing by itself: go back (exit) and choose Install, or say --dry-run")
+			}
+			return cmdInstall(ctx, b, w, args)
+		}},
 		{"mount", "", "what is mounted where", func(_ context.Context, b *Boot, w io.Writer, _ []string) error {
 			_, err := fmt.Fprintln(w, readText(b.path("/proc/self/mounts")))
 			return err

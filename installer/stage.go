@@ -56,6 +56,18 @@ type Stage struct {
 	// Limit bounds one try; 0 only where a person is waited for.
 	Limit  time.Duration
 	OnFail OnFail
+	// WithSystem bounds the stage on a machine that has a system of its own, which can
+	// start without it: then it is tried once, and its failure is no reason to stop.
+	// 0: no difference.
+	WithSystem time.Duration
+}
+
+// of gives the stage as it is for a machine: with or without a system of its own.
+func (s Stage) of(b *Boot) Stage {
+	if s.WithSystem > 0 && b != nil && b.System != nil {
+		s.Limit, s.OnFail = s.WithSystem, OnFail{Then: MoveOn}
+	}
+	return s
 }
 
 func always(*Boot) (bool, string) { return true, "" }
@@ -63,16 +75,16 @@ func always(*Boot) (bool, string) { return true, "" }
 // Stages gives the ten steps of the design, in order.
 func Stages() []Stage {
 	return []Stage{
-		{api.StepEarly, "mounts, consoles, log", always, early, 20 * time.Second, OnFail{Then: Ask, MayMoveOn: true}},
-		{api.StepSelfCheck, "own files, memory, modules for this kernel", always, selfCheck, time.Minute, OnFail{Then: Ask, MayMoveOn: true}},
-		{api.StepHardware, "drivers for what is there", always, hardware, 2 * time.Minute, OnFail{Retries: 1, Then: Ask, MayMoveOn: true}},
-		{api.StepNetwork, "link, address, routes", always, connect, 6 * time.Minute, OnFail{Then: Ask}},
-		{api.StepServer, "the best of the servers", hasServer, chooseServer, 90 * time.Second, OnFail{Then: MoveOn}},
-		{api.StepConfig, "config.d of this node", hasConfig, configure, 45 * time.Second, OnFail{Then: MoveOn}},
-		{api.StepSystem, "a local system, or the choice what to do without", always, chooseSystem, 0, OnFail{Then: Ask}},
-		{api.StepVersion, "compare the local system with the channel", never("there is no local system to compare"), nil, 0, OnFail{Then: MoveOn}},
-		{api.StepRoot, "mount the image, read-only, with memory on top", always, assemble, 3 * time.Minute, OnFail{Retries: 1, Then: Ask, Again: api.StepNetwork}},
-		{api.StepHandover, "leave the agent behind, start the system", always, handOver, 30 * time.Second, OnFail{Then: Ask, Again: api.StepRoot}},
+		{api.StepEarly, "mounts, consoles, log", always, early, 20 * time.Second, OnFail{Then: Ask, MayMoveOn: true}, 0},
+		{api.StepSelfCheck, "own files, memory, modules for this kernel", always, selfCheck, time.Minute, OnFail{Then: Ask, MayMoveOn: true}, 0},
+		{api.StepHardware, "drivers for what is there", always, hardware, 2 * time.Minute, OnFail{Retries: 1, Then: Ask, MayMoveOn: true}, 0},
+		{api.StepNetwork, "link, address, routes", always, connect, 6 * time.Minute, OnFail{Then: Ask}, 25 * time.Second},
+		{api.StepServer, "the best of the servers", hasServer, chooseServer, 90 * time.Second, OnFail{Then: MoveOn}, 10 * time.Second},
+		{api.StepConfig, "config.d of this node", hasConfig, configure, 45 * time.Second, OnFail{Then: MoveOn}, 15 * time.Second},
+		{api.StepSystem, "a local system, or the choice what to do without", always, chooseSystem, 0, OnFail{Then: Ask}, 0},
+		{api.StepVersion, "compare the local system with the channel", never("there is no local system to compare"), nil, 0, OnFail{Then: MoveOn}, 0},
+		{api.StepRoot, "mount the image, read-only, with memory on top", always, assemble, 3 * time.Minute, OnFail{Retries: 1, Then: Ask, Again: api.StepNetwork}, 0},
+		{api.StepHandover, "leave the agent behind, start the system", always, handOver, 30 * time.Second, OnFail{Then: Ask, Again: api.StepRoot}, 0},
 	}
 }
 
@@ -94,6 +106,9 @@ func FormatStages(stages []Stage) string {
 			limit = "up to " + s.Limit.String()
 		}
 		fmt.Fprintf(&b, "%2d  %-11s %s\n    %s\n    on failure: %s\n", i+1, s.Name, s.What, limit, s.OnFail)
+		if s.WithSystem > 0 {
+			fmt.Fprintf(&b, "    with a system of its own: up to %v, then %s\n", s.WithSystem, MoveOn)
+		}
 	}
 	return b.String()
 }

@@ -198,6 +198,7 @@ func hardware(ctx context.Context, b *Boot) error {
 	for _, i := range ifaces {
 		b.Note("%s: driver %s", i, or2(i.Driver, "unknown"))
 	}
+	b.findSystem(ctx)
 	go func() {
 		for u := range news {
 			if u.Action == "add" && u.Modalias != "" {

@@ -50,6 +50,13 @@ test="$demo
 /usr/sbin/sfdisk fdisk
 /usr/bin/xorriso xorriso
 /usr/bin/mksquashfs squashfs-tools
+/usr/bin/grub-mkimage grub-common
+/usr/bin/grub-editenv grub-common
+/usr/lib/grub/i386-pc/kernel.img grub-pc-bin
+/usr/sbin/mkfs.ext4 e2fsprogs
+/usr/sbin/mkfs.fat dosfstools
+/usr/sbin/mkfs.btrfs btrfs-progs
+/usr/sbin/mkfs.ntfs ntfs-3g
 "
 
 bench="$test

@@ -24,6 +24,7 @@ import (
 	"sync"
 	"time"
 
+	"slate/installer/bootpart"
 	"slate/installer/health"
 	"slate/installer/machine"
 	"slate/installer/network"
@@ -38,6 +39,7 @@ const Argv0 = "@slate-agent"
 const (
 	ConfigFile = "agent.json"
 	LeaseFile  = "lease.json"
+	BootDir    = "boot"     // where the boot partition of an installed machine is mounted
 	LogFile    = "boot.log" // the controller's log, which the agent goes on with
 )
 
@@ -50,6 +52,9 @@ type Config struct {
 	Node    string      `json:"node,omitempty"`
 	Pending []api.Event `json:"pending,omitempty"`
 	Spaces  []Space     `json:"spaces,omitempty"`
+
+	// Slot is the system that runs from this machine's own drive, a or b; empty: none.
+	Slot string `json:"slot,omitempty"`
 
 	Health      health.Spec   `json:"health"`
 	HealthLimit time.Duration `json:"health-limit,omitempty"` // 0: DefaultHealthLimit
@@ -192,6 +197,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer close(done)
 		if a.waitLogin(ctx, 10*time.Minute) {
 			a.logf("the system asks for a login")
+			a.cameUp(c.Slot)
 			rep.Add(api.Event{Step: api.StepLogin, State: api.StateDone, Uptime: machine.Uptime()})
 		}
 	}()
@@ -203,6 +209,22 @@ func (a *Agent) Run(ctx context.Context) error {
 	tasks.Wait()
 	rep.Stop(time.Second)
 	return err
+}
+
+// cameUp tells the loader that the system of a slot came up: its tries begin anew.
+func (a *Agent) cameUp(slot string) {
+	if slot == "" {
+		return
+	}
+	dir := filepath.Join(a.Dir, BootDir)
+	env, err := bootpart.ReadEnv(dir)
+	if err == nil && env.Tries[slot] < bootpart.DefaultTries {
+		env.Tries[slot] = bootpart.DefaultTries
+		err = bootpart.WriteEnv(dir, env)
+	}
+	if err != nil {
+		a.logf("the loader is not told that the system came up: %v", err)
+	}
 }
 
 // fleet is what the agent reports to.

@@ -14,10 +14,12 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"slate/builder/command"
 	"slate/installer/machine"
+	"slate/installer/medium"
 )
 
 // Tools runs the programs of an installation.
@@ -40,8 +42,9 @@ var needed = []string{"sfdisk", "blkid", "wipefs", "mkfs.ext4", "e2fsck", "mkfs.
 // Check runs each program once, so that one that cannot start is known before a
 // drive is touched.
 func (t Tools) Check(ctx context.Context) error {
-	var errs []error
-	for _, p := range needed {
+	var g errgroup.Group
+	errs := make([]error, len(needed))
+	for i, p := range needed {
 		flag := "--version"
 		switch p {
 		case "mkfs.ext4", "e2fsck":
@@ -49,16 +52,18 @@ func (t Tools) Check(ctx context.Context) error {
 		case "mkfs.fat", "fsck.fat":
 			flag = "--help"
 		}
-		if t.Dir != "" {
-			if _, err := os.Stat(filepath.Join(t.Dir, p)); err != nil {
-				errs = append(errs, fmt.Errorf("%s is missing", p))
-				continue
+		if !t.Has(p) {
+			errs[i] = fmt.Errorf("%s is missing", p)
+			continue
+		}
+		g.Go(func() error {
+			if _, err := t.Run(ctx, p, flag); err != nil {
+				errs[i] = fmt.Errorf("%s does not run: %w", p, err)
 			}
-		}
-		if _, err := t.run(ctx, "", p, flag); err != nil {
-			errs = append(errs, fmt.Errorf("%s does not run: %w", p, err))
-		}
+			return nil
+		})
 	}
+	_ = g.Wait()
 	return errors.Join(errs...)
 }
 
@@ -165,26 +170,10 @@ func (t Tools) look(ctx context.Context, root string, d Drive, uses map[string]s
 		d.Parts = append(d.Parts, p)
 	}
 	sortParts(d.Parts)
-	if d.Busy == "" && isMedium(d) {
+	if d.Busy == "" && medium.Is(root, d.Name) {
 		d.Busy = "it is slate's start medium"
 	}
 	return d
-}
-
-// MediumLabel begins the labels of what slate media writes.
-const MediumLabel = "SLATE"
-
-// isMedium recognises a stick or disc that a machine is started and installed from.
-func isMedium(d Drive) bool {
-	if d.Content.Type == "iso9660" && strings.HasPrefix(strings.ToUpper(d.Content.Label), MediumLabel) {
-		return true
-	}
-	for _, p := range d.Parts {
-		if p.Label == "slate-media" || p.Content.Type == "iso9660" && strings.HasPrefix(strings.ToUpper(p.Content.Label), MediumLabel) {
-			return true
-		}
-	}
-	return false
 }
 
 func sortParts(parts []Part) {

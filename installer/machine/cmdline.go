@@ -25,8 +25,9 @@ type Mode string
 
 // The modes of slate.mode.
 const (
-	Ask      Mode = "ask"      // show the chooser
-	Diskless Mode = "diskless" // run the appliance's image at once
+	Ask       Mode = "ask"       // show the chooser
+	Diskless  Mode = "diskless"  // run the appliance's image at once
+	Installed Mode = "installed" // install it where drives.conf allows that
 )
 
 // Choice is an answer to the chooser, given by a person or, when nobody answers, by slate.choice.
@@ -35,6 +36,7 @@ type Choice string
 // The choices of slate.choice.
 const (
 	ChooseDiskless Choice = "diskless"
+	ChooseInstall  Choice = "install" // by a person only
 	ChooseShell    Choice = "shell"
 	ChooseReboot   Choice = "reboot"
 	ChoosePowerOff Choice = "poweroff"
@@ -77,6 +79,9 @@ type Settings struct {
 	Tree    string   // slate.tree: digest of the tree list
 	NFS     Export   // slate.nfs
 	Mode    Mode     // slate.mode, default ask
+	Install bool     // slate.install=now
+	Slot    string   // slate.slot: a or b
+	Disk    string   // slate.disk: GUID of the drive's partition table
 	Choice  Choice   // slate.choice, default diskless
 	Timeout time.Duration
 	BootMAC net.HardwareAddr
@@ -167,7 +172,15 @@ func (s *Settings) word(w word) (err error) {
 	case "slate.nfs":
 		s.NFS, err = parseExport(w.value)
 	case "slate.mode":
-		s.Mode, err = oneOf(w.value, s.Mode, Ask, Diskless)
+		s.Mode, err = oneOf(w.value, s.Mode, Ask, Diskless, Installed)
+	case "slate.install":
+		var now string
+		now, err = oneOf(w.value, "", "now")
+		s.Install = now != ""
+	case "slate.slot":
+		s.Slot, err = oneOf(w.value, "", "a", "b")
+	case "slate.disk":
+		s.Disk, err = parseToken(strings.ToLower(w.value))
 	case "slate.choice":
 		s.Choice, err = oneOf(w.value, s.Choice, ChooseDiskless, ChooseShell, ChooseReboot, ChoosePowerOff)
 	case "slate.timeout":

@@ -75,7 +75,10 @@ func TestParseCmdline(t *testing.T) {
 		{"another init", "init=/bin/sh", def(func(s *machine.Settings) { s.Init = "/bin/sh" })},
 		{"init outside", "init=/../sh", def(problem(`init: "/../sh" is not the path of a program`))},
 		{"unknown word of ours", "slate.moed=ask", def(problem("slate.moed: unknown word, ignored"))},
-		{"bad mode", "slate.mode=fast", def(problem(`slate.mode: "fast" is none of [ask diskless], taking "ask"`))},
+		{"from its own disk", "slate.mode=installed slate.slot=b slate.disk=AB-cd-01 slate.install=now", def(func(s *machine.Settings) {
+			s.Mode, s.Slot, s.Disk, s.Install = machine.Installed, "b", "ab-cd-01", true
+		})},
+		{"bad mode", "slate.mode=fast", def(problem(`slate.mode: "fast" is none of [ask diskless installed], taking "ask"`))},
 		{"bad time", "slate.timeout=-1", def(problem(`slate.timeout: "-1" is not a number of seconds up to 86400, taking 10s`))},
 		{"export with an option in it", "slate.nfs=10.0.0.1:2049:/a,rw", def(problem(`slate.nfs: "/a,rw" is not an export path`))},
 		{"export without a port", "slate.nfs=10.0.0.1:/a", def(problem(`slate.nfs: "10.0.0.1:/a": want address:port:/path`))},

@@ -212,7 +212,7 @@ func chooseOnSerial(t *testing.T, s *site, n *lab.Node) {
 		}
 	}
 	s.Expect(n, bootLimit, `No system image was found on this machine\.`, `Image +demo/1`)
-	send("2")
+	send("3")
 	s.Expect(n, commandLimit, `slate# `)
 	send("ip\r")
 	s.Expect(n, commandLimit, `10\.77\.0\.1[0-2][0-9]`, `slate# `)

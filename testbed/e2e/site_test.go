@@ -107,6 +107,7 @@ func newSite(t *testing.T, l *labtest.Lab) *site {
 		}
 	}
 	s.slate("init", "--interface", lab.MainBridge)
+	s.slate("image", "sign", "demo@stable") // the site has a key of its own
 	// An emulated machine on a busy host is slow: systemd may wait longer for devices.
 	s.conf("system/boot.conf", "image = \"demo@stable\"\ntimeout = 3\ncmdline = [\"quiet\", \"panic=30\", \"systemd.default_device_timeout_sec=600\"]\n")
 	return s
@@ -127,15 +128,7 @@ func (s *site) fixture() string {
 	labtest.Need(s.t, "setcap")
 	dir := filepath.Join(s.t.TempDir(), "tree")
 	s.slate("image", "export", "demo@stable", dir, "--format", "dir")
-	sh := func(script string) string {
-		cmd := exec.Command("sh", "-ec", script)
-		cmd.Dir = dir
-		out, err := cmd.CombinedOutput()
-		if err != nil {
-			s.t.Fatalf("%s: %v\n%s", script, err, out)
-		}
-		return strings.TrimSpace(string(out))
-	}
+	sh := func(script string) string { return shell(s.t, dir, script) }
 	sh(`mkdir -p opt/fixture/deep/er 'opt/fixture/odd name' && cd opt/fixture
 		cp ../../usr/bin/true setuid && chown 1000:1001 setuid && chmod 6755 setuid
 		mkdir sticky && chmod 3777 sticky
@@ -298,19 +291,21 @@ func (s *site) loginAfter(marker string, nodes ...*lab.Node) {
 	s.t.Helper()
 	var g errgroup.Group
 	for _, n := range nodes {
-		g.Go(func() error {
-			ctx, con := s.t.Context(), n.Console()
-			_, err := con.Expect(ctx, bootLimit, marker)
-			if err == nil {
-				err = con.Login(ctx, bootLimit, "root", "slate")
-			}
-			if err != nil {
-				return fmt.Errorf("%s: %w", n.Name(), err)
-			}
-			return nil
-		})
+		g.Go(func() error { return s.loginOne(n, marker) })
 	}
 	if err := g.Wait(); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+func (s *site) loginOne(n *lab.Node, marker string) error {
+	ctx, con := s.t.Context(), n.Console()
+	_, err := con.Expect(ctx, bootLimit, marker)
+	if err == nil {
+		err = con.Login(ctx, bootLimit, "root", "slate")
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", n.Name(), err)
+	}
+	return nil
 }

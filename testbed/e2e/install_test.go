@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package e2e
+
+import (
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sync/errgroup"
+
+	"slate/testbed/lab"
+	"slate/testbed/labtest"
+	"slate/testbed/qemu"
+)
+
+// Two machines are installed: one by a person at the console, one by what config.d
+// says. Then the appliance is gone, they lose power, and they come up from their own
+// drives; nothing else was touched.
+func TestInstallAtTheConsole(t *testing.T) {
+	s := newSite(t, labtest.New(t, lab.Options{}))
+	s.conf("system/cboot.conf", "timeout = 0\n") // the chooser waits for a person
+	s.conf("nodes/node-1e0102/system/cboot.conf", "mode = \"installed\"\ntimeout = 3\n")
+	s.conf("nodes/node-1e0102/controller/drives.conf", "[[drive]]\nname = \"it\"\nmatch = { serial = \"THE*\" }\nwipe = true\nfilesystem = \"btrfs\"\n")
+	s.serve()
+	bios := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"disk", "net"}, Disks: []lab.Disk{{Size: 5 << 30, Serial: "THEDISK"}},
+		NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x01, 0x01}}}})
+	other, lost := foreignDisks(t)
+	uefi := s.Node(lab.NodeSpec{Name: "uefi", Firmware: qemu.UEFI, Boot: []string{"disk", "net"}, Memory: 1536,
+		Disks: []lab.Disk{{File: other, Serial: "OTHER", Bus: "sata"}, {File: lost, Serial: "THEDISK"}},
+		NICs:  []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x01, 0x02}}}})
+	before := hashFile(t, other)
+
+	installByHand(t, s, bios)
+	var g errgroup.Group
+	for n, marker := range map[*lab.Node]string{bios: `slate:   demo/[0-9]+ is installed on vda, in`, uefi: `slate:   demo/[0-9]+ is installed on vda, in`} {
+		g.Go(func() error { return s.loginOne(n, marker) })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	want := s.treeSurvey()
+	for _, n := range []*lab.Node{bios, uefi} {
+		checkInstalled(t, s, n, want)
+		s.Run(n, commandLimit, "echo kept > /home/kept; sync")
+	}
+	// The appliance is gone and the power is cut.
+	s.stop()
+	for _, n := range []*lab.Node{bios, uefi} {
+		n.PowerCut()
+		if err := n.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.loginAfter(`slate:   starting demo/[0-9]+ from system A`, bios, uefi)
+	for _, n := range []*lab.Node{bios, uefi} {
+		if got := strings.TrimSpace(s.Run(n, commandLimit, ". /run/slate/facts; echo $SLATE_MODE $(cat /home/kept)")); got != "installed kept" {
+			t.Errorf("%s after the power cut: %q, want it installed, with what was kept", n.Name(), got)
+		}
+	}
+	bios.PowerCut()
+	uefi.PowerCut()
+	if after := hashFile(t, other); after != before {
+		t.Error("the drive that config.d does not name was changed")
+	}
+}
+
+// foreignDisks makes a drive that must not be touched, and one that may be wiped.
+func foreignDisks(t *testing.T) (other, lost string) {
+	t.Helper()
+	labtest.Need(t, "mkfs.ntfs")
+	labtest.Need(t, "mkfs.ext4")
+	dir := t.TempDir()
+	shell(t, dir, `truncate -s 6G other lost; mkfs.ntfs -q -F -Q -L data other > /dev/null 2>&1; mkfs.ext4 -q -F -L old lost`)
+	return filepath.Join(dir, "other"), filepath.Join(dir, "lost")
+}
+
+func hashFile(t *testing.T, name string) string {
+	t.Helper()
+	return strings.Fields(shell(t, filepath.Dir(name), "sha256sum "+filepath.Base(name)))[0]
+}
+
+// installByHand looks at what would be done in the shell, goes back twice, and installs.
+func installByHand(t *testing.T, s *site, n *lab.Node) {
+	t.Helper()
+	send := sender(t, n)
+	s.Expect(n, bootLimit, `No system image was found on this machine\.`, `Image +demo/`)
+	send("3")
+	s.Expect(n, commandLimit, `slate# `)
+	send("install --dry-run vda\r")
+	s.Expect(n, commandLimit, `THEDISK`, `confirm: no rule of drives\.conf fits it`, `more lines`)
+	send(" ")
+	s.Expect(n, commandLimit, `mkfs\.ext4`, `slate# `)
+	send("exit\r")
+	s.Expect(n, commandLimit, `No system image was found on this machine\.`, `Image +demo/`)
+	send("2")
+	s.Expect(n, commandLimit, `Install demo/[0-9]+ on which drive\?`, `vda, 5\.4 GB, virtio, serial THEDISK: empty`)
+	send("1")
+	s.Expect(n, commandLimit, `Type yes to install`)
+	send("no\r")
+	s.Expect(n, commandLimit, `nothing was changed`, `on which drive\?`, `vda, 5\.4 GB`)
+	send("1")
+	s.Expect(n, commandLimit, `Type yes to install`)
+	send("yes\r")
+}
+
+func sender(t *testing.T, n *lab.Node) func(string) {
+	return func(text string) {
+		t.Helper()
+		if err := n.Console().Send(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// checkInstalled looks at the root of a machine that is installed from inside, and
+// compares all of it with the version.
+func checkInstalled(t *testing.T, s *site, n *lab.Node, want string) {
+	t.Helper()
+	run := func(cmd string) string { return strings.TrimSpace(s.Run(n, 4*commandLimit, cmd)) }
+	if got := run(". /run/slate/facts; echo $SLATE_MODE"); got != "installed" {
+		t.Errorf("the machine says that it runs %q, want installed", got)
+	}
+	if out, status, err := n.Console().Run(t.Context(), commandLimit, "touch /usr/new"); err != nil || status == 0 || !strings.Contains(out, "Read-only file system") {
+		t.Errorf("writing to /usr: status %d, %q, %v; want it refused as read-only", status, out, err)
+	}
+	if got := run("cd /run/slate/root && " + surveyInstalled); got != want {
+		t.Errorf("the survey of the tree on the machine is %q, want that of the version, %q", got, want)
+	}
+}
+
+// surveyInstalled leaves out what slate keeps beside the tree. The times of the root
+// directory are its own.
+var surveyInstalled = strings.NewReplacer("find . -xdev", "find . -xdev -path ./.slate -prune -o").Replace(survey)
+
+// treeSurvey is the survey of the version that the tests boot, as a directory.
+func (s *site) treeSurvey() string {
+	s.t.Helper()
+	labtest.NeedRoot(s.t)
+	dir := filepath.Join(s.t.TempDir(), "version")
+	s.slate("image", "export", "demo@stable", dir, "--format", "dir")
+	out := shell(s.t, dir, survey)
+	if err := os.RemoveAll(dir); err != nil {
+		s.t.Error(err)
+	}
+	return out
+}
+
+func shell(t *testing.T, dir, script string) string {
+	t.Helper()
+	cmd := exec.Command("sh", "-ec", script)
+	cmd.Dir = dir
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
