@@ -21,6 +21,7 @@ import (
 	"slate/installer/disk"
 	"slate/installer/machine"
 	"slate/installer/slot"
+	"slate/netboot/api"
 	"slate/netboot/config"
 
 	"golang.org/x/sys/unix"
@@ -91,6 +92,18 @@ func newGUID() string {
 // the version's lists are here before anything is.
 func (b *Boot) install(ctx context.Context, c *transfer.Client, signed transfer.Signed, v disk.Verdict) error {
 	start := time.Now()
+	b.event(api.StepInstall, api.StateStart, signed.Ref()+" on "+v.Drive.String())
+	if err := b.installOn(ctx, c, signed, v); err != nil {
+		b.event(api.StepInstall, api.StateFailed, err.Error())
+		return err
+	}
+	took := fmt.Sprintf("%s is installed on %s, in %.0f s", signed.Ref(), v.Drive.Name, time.Since(start).Seconds())
+	b.Note("%s", took)
+	b.event(api.StepInstall, api.StateDone, took)
+	return nil
+}
+
+func (b *Boot) installOn(ctx context.Context, c *transfer.Client, signed transfer.Signed, v disk.Verdict) error {
 	t, err := c.Tree(ctx, signed.Tree, nil)
 	if err != nil {
 		return err
@@ -129,7 +142,6 @@ func (b *Boot) install(ctx context.Context, c *transfer.Client, signed transfer.
 		return fmt.Errorf("unmount the new system: %w", err)
 	}
 	b.System = &System{Drive: v.Drive, Slot: target, Record: signed.Record, Mount: slotOn(v.Drive, target, plan.Btrfs), User: slotOn(v.Drive, "user", plan.Btrfs)}
-	b.Note("%s is installed on %s, in %.0f s", signed.Ref(), v.Drive.Name, time.Since(start).Seconds())
 	return nil
 }
 
@@ -310,7 +322,7 @@ func (b *Boot) installLoaders(ctx context.Context, d disk.Drive) error {
 // what belongs to this one start only goes.
 func diskCmdline(now string, rec images.Record, target, guid string) []string {
 	drop := map[string]bool{"BOOT_IMAGE": true, "initrd": true, "slate.boot": true, "slate.slot": true, "slate.disk": true,
-		"slate.image": true, "slate.tree": true, "slate.install": true}
+		"slate.image": true, "slate.tree": true, "slate.install": true, "slate.medium": true}
 	var out []string
 	for _, w := range strings.Fields(now) {
 		if key, _, _ := strings.Cut(w, "="); !drop[key] {

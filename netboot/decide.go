@@ -38,7 +38,7 @@ func (s *Server) decide(n api.Node, mac string, self netip.Addr) boot.Decision {
 		return boot.Decision{Err: err}
 	}
 	return boot.Decide(boot.Facts{
-		Node: n.Name, Groups: n.Groups, Firmware: n.Firmware, MAC: mac, Config: s.configOf(n),
+		Node: n.Name, Groups: n.Groups, Install: n.Install, Firmware: n.Firmware, MAC: mac, Config: s.configOf(n),
 		Published: published, Resolve: func(r images.Ref) (images.Record, error) { return s.store.Resolve(r) },
 		Server: s.bootServer(self), NFSPort: s.Settings.NFS.Port, Controller: s.controllerDigest,
 	})
@@ -136,6 +136,9 @@ func describeSet(n api.Node) string {
 	add("image", n.Set.Image)
 	add("mode", n.Set.Mode)
 	add("cmdline", strings.Join(n.Set.Cmdline, " "))
+	if n.Install {
+		parts = append(parts, "it is installed at its next start")
+	}
 	if len(parts) == 0 {
 		return "nothing set: config.d alone decides"
 	}

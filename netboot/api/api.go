@@ -85,6 +85,7 @@ const (
 	StepServer    Step = "server"
 	StepConfig    Step = "config"
 	StepSystem    Step = "system"
+	StepInstall   Step = "install" // only where a version is put on a drive
 	StepVersion   Step = "version"
 	StepRoot      Step = "root"
 	StepHandover  Step = "handover"

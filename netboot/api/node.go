@@ -20,6 +20,7 @@ type Node struct {
 	Seen     time.Time `json:"seen"`
 	Groups   []string  `json:"groups,omitempty"` // the later ones have precedence
 	Set      Set       `json:"set,omitzero"`
+	Install  bool      `json:"install,omitempty"` // at its next start, once
 	Hardware *Facts    `json:"hardware,omitempty"`
 	Boots    []Boot    `json:"boots,omitempty"` // newest first; the status has only the newest
 	Older    []string  `json:"older,omitempty"` // ids of the boots before Boots, newest first
@@ -145,8 +146,9 @@ type Change struct {
 	Image    *string   `json:"image,omitempty"`
 	Mode     *string   `json:"mode,omitempty"`
 	Cmdline  *[]string `json:"cmdline,omitempty"`
-	Join     []string  `json:"join,omitempty"`  // groups; the last has the highest precedence
-	Leave    []string  `json:"leave,omitempty"` // groups
+	Install  *bool     `json:"install,omitempty"` // at the next start
+	Join     []string  `json:"join,omitempty"`    // groups; the last has the highest precedence
+	Leave    []string  `json:"leave,omitempty"`   // groups
 	LeaveAll bool      `json:"leaveAll,omitempty"`
 }
 

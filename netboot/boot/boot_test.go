@@ -145,6 +145,18 @@ func TestFiles(t *testing.T) {
 	if _, initrds, _ = s.Files(images.Digest{3}); len(initrds) != 1 || !strings.HasSuffix(initrds[0].URL, "&last=1") {
 		t.Errorf("without modules initrds = %v: want the controller alone, marked as last", initrds)
 	}
+	s.Version.Tools = &images.Blob{Digest: images.Digest{4}, Size: 1}
+	if _, initrds, _ = s.Files(images.Digest{3}); len(initrds) != 2 || initrds[1].Name != "tools.cpio" {
+		t.Errorf("initrds = %v: want the tools for a node that may be installed", initrds)
+	}
+	s.Config.Boot.Mode = config.ModeDiskless
+	if _, initrds, _ = s.Files(images.Digest{3}); len(initrds) != 1 {
+		t.Errorf("initrds = %v: want no tools for a node that is diskless", initrds)
+	}
+	s.Install = true
+	if _, initrds, _ = s.Files(images.Digest{3}); len(initrds) != 2 || !strings.Contains(strings.Join(s.Cmdline(), " "), " slate.install=now ") {
+		t.Errorf("initrds = %v, command line %q: want the tools, and that it is installed", initrds, s.Cmdline())
+	}
 	s.Version.Kernel = nil
 	if _, _, err = s.Files(images.Digest{3}); err == nil || !strings.Contains(err.Error(), "demo/3 has no kernel") {
 		t.Errorf("without kernel: error = %v", err)

@@ -15,6 +15,7 @@ import (
 // Facts are all that a boot decision depends on.
 type Facts struct {
 	Node      string   // its name
+	Install   bool     // the admin asked that it is installed at its next start
 	Groups    []string // those it is in, by rising precedence
 	Firmware  string   // as Arch's String gives it; empty: not known yet
 	MAC       string   // of the card it boots by
@@ -78,7 +79,7 @@ func Decide(f Facts) Decision {
 		return d
 	}
 	say("version", rec.Ref(), "%s", describe(ref))
-	d.Start = Start{Node: f.Node, Server: f.Server, NFSPort: f.NFSPort, Version: rec, Config: f.Config,
+	d.Start = Start{Node: f.Node, Install: f.Install, Server: f.Server, NFSPort: f.NFSPort, Version: rec, Config: f.Config,
 		BootIF: "01-" + strings.ReplaceAll(f.MAC, ":", "-")}
 	if _, _, err := d.Start.Files(f.Controller); err != nil {
 		d.Err = err
@@ -90,6 +91,9 @@ func Decide(f Facts) Decision {
 		return d
 	}
 	say("kernel", rec.Kernel.Release, "of %s, with the appliance's controller%s", rec.Ref(), map[bool]string{true: " and the version's modules"}[rec.Modules != nil])
+	if line, ok := f.installLine(rec); ok {
+		d.Lines = append(d.Lines, line)
+	}
 	if b.Mode == config.ModeAsk {
 		limit := fmt.Sprintf("after %d s", b.Timeout)
 		if b.Timeout == 0 {
@@ -113,6 +117,20 @@ func processor(firmware string) string {
 		return "arm64"
 	}
 	return ""
+}
+
+// installLine says what becomes of an installation that is wanted.
+func (f Facts) installLine(rec images.Record) (api.Reason, bool) {
+	const rule = "on the drive that controller/drives.conf allows to be used"
+	switch {
+	case !f.Install && f.Config.Boot.Mode != config.ModeInstalled:
+		return api.Reason{}, false
+	case rec.Tools == nil:
+		return api.Reason{What: "install", Value: "not possible", Why: rec.Ref() + " lacks the programs for it: slate image lint " + rec.Ref() + " says which"}, true
+	case f.Install:
+		return api.Reason{What: "install", Value: "at its next start", Why: "asked for by slate node install, " + rule}, true
+	}
+	return api.Reason{What: "install", Value: "if it has no system", Why: rule}, true
 }
 
 func describe(ref images.Ref) string {

@@ -38,7 +38,9 @@ func TestDecide(t *testing.T) {
 		case "lab@testing":
 			return version("lab", 9), nil
 		case "lab/1":
-			return version("lab", 1), nil
+			v := version("lab", 1)
+			v.Tools = &images.Blob{Digest: images.Digest{7}, Size: 1}
+			return v, nil
 		case "nokernel":
 			return images.Record{Name: "nokernel", Number: 1}, nil
 		case "lost@stable":
@@ -63,6 +65,8 @@ func TestDecide(t *testing.T) {
 			"groups|room1|the last has precedence", "mode|diskless|groups/room1/system/boot.conf:2", "loader|snponly.efi|UEFI x64 PXE", "image|lab@testing|named by groups/room1/system/boot.conf:1"}},
 		{"node over group", config.Scope{Node: "old", Groups: []string{"room1"}}, "", stable, "lab/1 false", "", []string{
 			"loader|undionly.kpxe|; its firmware is not known yet", "loader|snponly-arm64.efi|UEFI arm64 PXE", "image|lab/1|named by nodes/old/system/boot.conf:1", "version|lab/1|named by its number"}},
+		{"installed without tools", config.Scope{Node: "pc1", Set: config.Set{Mode: "installed"}}, "BIOS", stable, "demo/3 false", "", []string{"install|not possible|demo/3 lacks the programs"}},
+		{"installed", config.Scope{Node: "pc1", Set: config.Set{Mode: "installed", Image: "lab/1"}}, "BIOS", stable, "lab/1 false", "", []string{"install|if it has no system|on the drive that controller/drives.conf"}},
 		{"waits for ever", config.Scope{Node: "old"}, "BIOS", stable, "lab/1 false", "", []string{"choice|diskless|never: it waits for ever"}},
 		{"set", config.Scope{Node: "old", Set: config.Set{Image: "demo@stable", Cmdline: []string{"debug"}}}, "BIOS", stable, "demo/3 false", "", []string{
 			"image|demo@stable|named by slate node set", "command line|console=tty0 debug slate.server|words: slate node set"}},

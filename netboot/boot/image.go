@@ -68,6 +68,7 @@ func ChooseImage(configured string, published map[string][]string) (ref images.R
 type Start struct {
 	Node    string
 	BootID  string
+	Install bool // now, even if the node has a system
 	Server  Server
 	NFSPort int
 	Version images.Record
@@ -90,6 +91,9 @@ func (s Start) Cmdline() []string {
 		// It starts any machine, and a server says where the root is.
 		return append(words, "slate.medium="+s.Medium, "slate.image="+s.Version.Ref(), "slate.tree="+s.Version.Tree.String(),
 			"slate.mode="+b.Mode, "slate.choice="+b.Choice, "slate.timeout="+strconv.Itoa(b.Timeout))
+	}
+	if s.Install {
+		words = append(words, "slate.install=now")
 	}
 	return append(words,
 		"slate.node="+s.Node,
@@ -154,7 +158,7 @@ func (s Start) Initramfs() []images.Part {
 }
 
 // MayInstall tells whether the node may be, or become, one that is installed.
-func (s Start) MayInstall() bool { return s.Config.Boot.Mode != config.ModeDiskless }
+func (s Start) MayInstall() bool { return s.Install || s.Config.Boot.Mode != config.ModeDiskless }
 
 // File is something to fetch, and the name it is given.
 type File struct{ Name, URL string }

@@ -24,6 +24,7 @@ type nodeCmd struct {
 	Logs    nodeLogsCmd    `cmd:"" help:"Print what a node wrote while it started."`
 	Explain nodeExplainCmd `cmd:"" help:"Say what a node would boot now, and why."`
 	Set     nodeSetCmd     `cmd:"" help:"Set what nodes boot, and how."`
+	Install nodeInstallCmd `cmd:"" help:"Have nodes installed on their own drives at their next start."`
 	Group   nodeGroupCmd   `cmd:"" help:"Put nodes into groups, or take them out."`
 	Wake    nodeWakeCmd    `cmd:"" help:"Switch nodes on, by Wake-on-LAN."`
 	Reboot  nodeRebootCmd  `cmd:"" help:"Restart nodes that run."`
@@ -255,7 +256,7 @@ func (c *nodeExplainCmd) Run(ctx context.Context, a *app) error {
 type nodeSetCmd struct {
 	nodeTargets
 	Image   *string  `help:"The image: name@channel, name/number or name." placeholder:"IMAGE"`
-	Mode    *string  `help:"ask, diskless, or ignore to give them nothing to boot." placeholder:"MODE"`
+	Mode    *string  `help:"ask, diskless, installed, or ignore to give them nothing to boot." placeholder:"MODE"`
 	Cmdline *string  `help:"Words for the kernel command line, instead of config.d's." placeholder:"'WORDS'"`
 	Unset   []string `help:"Leave these to config.d again: image, mode, cmdline." enum:"image,mode,cmdline" placeholder:"WHAT"`
 }
@@ -287,6 +288,27 @@ func (c *nodeSetCmd) Run(ctx context.Context, a *app) error {
 	if change.Image == nil && change.Mode == nil && change.Cmdline == nil {
 		return usageError{errors.New("nothing to set: give --image, --mode, --cmdline or --unset")}
 	}
+	return a.act(ctx, c.JSON, func(ctx context.Context, client *api.Client) ([]api.Done, error) { return client.Change(ctx, change) })
+}
+
+type nodeInstallCmd struct {
+	nodeTargets
+	Cancel bool `help:"Take it back, for those that have not started yet."`
+}
+
+// Help is shown by slate node install --help.
+func (nodeInstallCmd) Help() string {
+	return `At its next start over the network each node puts the version that it is to boot on
+the drive that config.d/controller/drives.conf allows, without asking anybody. It
+does so once. A node whose drives do not fit any rule shows why and asks. An
+installation that was interrupted is gone on with at the start after it.
+slate node explain NODE shows what will happen; slate node show NODE its drives.`
+}
+
+// Run marks nodes.
+func (c *nodeInstallCmd) Run(ctx context.Context, a *app) error {
+	install := !c.Cancel
+	change := api.Change{Targets: api.Targets{Targets: c.Nodes}, Install: &install}
 	return a.act(ctx, c.JSON, func(ctx context.Context, client *api.Client) ([]api.Done, error) { return client.Change(ctx, change) })
 }
 

@@ -81,6 +81,9 @@ func (r *Registry) Change(ctx context.Context, c api.Change) ([]api.Node, error)
 		if c.Cmdline != nil {
 			n.Set.Cmdline = slices.Clone(*c.Cmdline)
 		}
+		if c.Install != nil {
+			n.Install = *c.Install
+		}
 		r.dirty[n.Name] = true
 		out = append(out, clone(n))
 	}

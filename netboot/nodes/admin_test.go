@@ -514,3 +514,35 @@ func TestTenThousandNodes(t *testing.T) {
 		}
 	})
 }
+
+// A node is told once to be installed: until a machine says that it was.
+func TestInstallOnce(t *testing.T) {
+	store, err := bolt.Open(t.TempDir() + "/state")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	r, err := Open(t.Context(), store, nil, func(string, string) string { return "pc1" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Seen(Facts{MAC: mac1})
+	install := true
+	if _, err := r.Change(t.Context(), api.Change{Targets: api.Targets{Targets: []string{"pc1"}}, Install: &install}); err != nil {
+		t.Fatal(err)
+	}
+	_, boot, _ := r.Script(Facts{MAC: mac1}, "demo/1", "")
+	want := func(want bool, after string) {
+		t.Helper()
+		if n, err := r.Get("pc1"); err != nil || n.Install != want {
+			t.Errorf("after %s: install = %v, %v; want %v", after, n.Install, err, want)
+		}
+	}
+	want(true, "the start")
+	for _, s := range []api.State{api.StateStart, api.StateFailed} {
+		r.Report(boot, api.Event{Step: api.StepInstall, State: s})
+		want(true, string(s))
+	}
+	r.Report(boot, api.Event{Step: api.StepInstall, State: api.StateDone})
+	want(false, "the end")
+}

@@ -15,7 +15,7 @@ import (
 // order ranks the steps, so that a step seen for the second time tells a new
 // boot from a repetition within one.
 var order = []api.Step{api.StepDHCP, api.StepLoader, api.StepScript, api.StepKernel, api.StepEarly, api.StepSelfCheck, api.StepHardware,
-	api.StepNetwork, api.StepServer, api.StepConfig, api.StepSystem, api.StepVersion, api.StepRoot, api.StepHandover, api.StepLogin, api.StepHealth}
+	api.StepNetwork, api.StepServer, api.StepConfig, api.StepSystem, api.StepInstall, api.StepVersion, api.StepRoot, api.StepHandover, api.StepLogin, api.StepHealth}
 
 // staleBoot is how long a boot that got no further than its loader is waited
 // for: a request after that is a new attempt.
@@ -87,6 +87,9 @@ func (r *Registry) Report(boot string, e api.Event) bool {
 		r.shelf[boot] = b
 	}
 	r.append(node, b, e)
+	if e.Step == api.StepInstall && e.State == api.StateDone {
+		node.Install = false // what was asked for is done
+	}
 	if e.Uptime > 0 {
 		retime(b, r.now().Add(-seconds(e.Uptime)))
 		settle(b)
