@@ -69,6 +69,10 @@ bench: build
 	$(AS_ROOT) $(GO) test ./tftp -count=1 -run TestPeers -tftp.peers=7 -v
 	$(AS_ROOT) $(GO) test ./dhcp -run - -bench . -benchtime 15000x -count 5 -timeout 30m
 	test -f $(CACHE)/boot.trace || $(AS_ROOT) $(GO) test ./nfs/nfsbench -count=1 -timeout 15m -run Record -v -record $(CACHE)/boot.trace -tree $(CACHE)/tree
+	$(AS_ROOT) $(GO) test ./netboot/httpd/front -count=1 -timeout 20m -run TestPeers -v -front.peers 5
+	$(AS_ROOT) testbed/benchtrees.sh $(CACHE)/update
+	$(AS_ROOT) env SLATE_BENCH_OLD=$(CACHE)/update/old SLATE_BENCH_NEW=$(CACHE)/update/new \
+		$(GO) test ./images/store ./images/transfer -timeout 30m -run - -bench 'Commit$$|Update' -benchtime 3x
 	$(AS_ROOT) $(GO) test ./nfs/nfsbench -count=1 -timeout 60m -run Bench -v -nfsbench -rounds 5 -tree $(CACHE)/tree -trace $(CACHE)/boot.trace
 
 size: build

@@ -31,6 +31,7 @@ import (
 	"slate/netboot/boot"
 	"slate/netboot/config"
 	"slate/netboot/grub"
+	"slate/netboot/httpd/front"
 	"slate/netboot/ipxe"
 	"slate/netboot/logs"
 	"slate/netboot/nodes"
@@ -110,7 +111,9 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error { return s.nodes.Run(gctx) })
 	handler := s.httpHandler()
 	for _, l := range s.http {
-		g.Go(func() error { return s.serveHTTP(gctx, l, handler) })
+		f := &front.Server{Prefix: api.PathBlob, Path: s.store.BlobPath}
+		g.Go(func() error { return f.Serve(gctx, l, stopTimeout) })
+		g.Go(func() error { return s.serveHTTP(gctx, f.Rest(l.Addr()), handler) })
 	}
 	for _, l := range s.tls {
 		g.Go(func() error { return s.serveHTTP(gctx, tls.NewListener(l, s.tlsConfig), handler) })

@@ -57,6 +57,7 @@ test="$demo
 /usr/sbin/mkfs.fat dosfstools
 /usr/sbin/mkfs.btrfs btrfs-progs
 /usr/sbin/mkfs.ntfs ntfs-3g
+/usr/bin/mkfs.erofs erofs-utils
 "
 
 bench="$test
@@ -66,6 +67,7 @@ bench="$test
 /usr/sbin/rpcbind rpcbind
 /usr/sbin/kea-dhcp4 kea-dhcp4-server
 /usr/sbin/perfdhcp kea-admin
+/usr/sbin/nginx nginx-core
 /usr/bin/ostree ostree
 /usr/bin/casync casync
 "

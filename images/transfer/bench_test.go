@@ -160,16 +160,6 @@ func BenchmarkUpdateCasync(b *testing.B) {
 	}
 }
 
-// BenchmarkCommitMksquashfs is what a commit is compared with.
-func BenchmarkCommitMksquashfs(b *testing.B) {
-	old, _ := benchTrees(b)
-	for b.Loop() {
-		start := cpu(b)
-		run(b, "mksquashfs", old, filepath.Join(b.TempDir(), "s"), "-comp", "zstd", "-Xcompression-level", "3", "-noappend", "-quiet", "-no-progress")
-		b.ReportMetric((cpu(b) - start).Seconds(), "commit-cpu-s")
-	}
-}
-
 func size(b *testing.B, dir string) (bytes int64, files int) {
 	err := filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
