@@ -4,6 +4,7 @@ package installer
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -46,7 +47,7 @@ func configure(ctx context.Context, b *Boot) error {
 	if f.Keys, err = images.LoadPublicKeys(b.path(siteKeys)); err != nil {
 		b.Note("no key to verify a configuration with: %v", err)
 	}
-	f.Fetched, f.FetchErr = b.fetchConfig(ctx)
+	f.Fetched, f.FetchErr = b.fetchConfig(ctx, f.Keys)
 	c := conf.Choose(f)
 	b.Config, b.configRefused = c.Config, c.Refused
 	if f.FetchErr != nil {
@@ -82,9 +83,9 @@ func configure(ctx context.Context, b *Boot) error {
 // configTries is how often the appliance is asked for the configuration.
 const configTries = 3
 
-// fetchConfig asks the appliance for this node's part of config.d. It is plain HTTP:
-// nothing in it is secret from whoever can start as this machine, and it is signed.
-func (b *Boot) fetchConfig(ctx context.Context) (data []byte, err error) {
+// fetchConfig asks the appliance for this node's part of config.d, by TLS: there may
+// be secrets in it.
+func (b *Boot) fetchConfig(ctx context.Context, keys []ed25519.PublicKey) (data []byte, err error) {
 	if !b.Fleet.Usable() {
 		return nil, errors.New("there is none")
 	}
@@ -97,7 +98,7 @@ func (b *Boot) fetchConfig(ctx context.Context) (data []byte, err error) {
 				return nil, ctx.Err()
 			}
 		}
-		data, err = b.Fleet.Config(ctx, config.MaxBundle)
+		data, err = b.Fleet.Config(ctx, keys, config.MaxBundle)
 		var refused *api.Error
 		if err == nil || errors.As(err, &refused) && refused.Status < 500 {
 			return data, err

@@ -20,7 +20,11 @@ import (
 
 func fetchBundle(t *testing.T, keys []ed25519.PublicKey, boot string) config.Bundle {
 	t.Helper()
-	data, err := (&api.Client{Base: "http://" + labAddr + ":8070"}).Config(t.Context(), boot, config.MaxBundle)
+	c, err := api.Secure(t.Context(), "http://"+labAddr+":8070", keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := c.Config(t.Context(), boot, config.MaxBundle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,8 +89,15 @@ func TestBundle(t *testing.T) {
 	if after := fetchBundle(t, keys, bootID(t, "mac=52:54:00:aa:bb:cc")); after.Revision != second.Revision {
 		t.Errorf("after a restart the revision is %d, before it was %d", after.Revision, second.Revision)
 	}
-	_, err = (&api.Client{Base: "http://" + labAddr + ":8070"}).Config(t.Context(), "0123456789abcdef", config.MaxBundle)
-	if err == nil || !strings.Contains(err.Error(), "no such boot") {
+	plain := &api.Client{Base: "http://" + labAddr + ":8070"}
+	if _, err := plain.Config(t.Context(), bootID(t, "mac=52:54:00:aa:bb:cc"), config.MaxBundle); err == nil || !strings.Contains(err.Error(), "ask by TLS") {
+		t.Errorf("over plain HTTP: %v, want a refusal", err)
+	}
+	c, err := api.Secure(t.Context(), plain.Base, keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Config(t.Context(), "0123456789abcdef", config.MaxBundle); err == nil || !strings.Contains(err.Error(), "no such boot") {
 		t.Errorf("the bundle of no boot: %v", err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"slate/images"
 	"slate/images/durable"
 	"slate/netboot/config"
 )
@@ -97,6 +98,10 @@ func Choose(f Facts) Choice {
 		c.Config, c.From, c.Revision = keptConf, FromKept, kept.Revision
 	}
 	if f.FetchErr != nil {
+		var forged *images.SignatureError
+		if errors.As(f.FetchErr, &forged) || errors.Is(f.FetchErr, images.ErrUnsigned) {
+			c.Refused = &RefusedError{f.FetchErr} // something answered, and is not this site's
+		}
 		return c
 	}
 	fresh, freshConf, err := open(f.Keys, f.Node, f.Fetched)

@@ -4,6 +4,7 @@ package servers
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"net/http"
 	"net/url"
@@ -258,8 +259,9 @@ func (f *Fleet) PostLog(ctx context.Context, from int64, text []byte) (size int6
 }
 
 // Config asks for the signed configuration of the boot's node, of so many bytes at most.
-func (f *Fleet) Config(ctx context.Context, limit int64) (data []byte, err error) {
-	err = f.Do(ctx, func(ctx context.Context, c Client) (err error) { data, err = c.Config(ctx, limit); return err })
+// keys are the site's.
+func (f *Fleet) Config(ctx context.Context, keys []ed25519.PublicKey, limit int64) (data []byte, err error) {
+	err = f.Do(ctx, func(ctx context.Context, c Client) (err error) { data, err = c.Config(ctx, keys, limit); return err })
 	return data, err
 }
 

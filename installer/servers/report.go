@@ -7,6 +7,7 @@ package servers
 
 import (
 	"context"
+	"crypto/ed25519"
 	"net/http"
 	"net/url"
 	"strings"
@@ -45,11 +46,15 @@ func (c Client) PostFacts(ctx context.Context, f api.Facts) error {
 	return a.PostFacts(ctx, c.Boot, f)
 }
 
-// Config fetches the signed configuration of this node.
-func (c Client) Config(ctx context.Context, limit int64) ([]byte, error) {
-	h := *c.http()
-	h.Timeout = 10 * time.Second
-	a := api.Client{Base: c.Server.String(), HTTP: &h}
+// Config fetches the signed configuration of this node, by TLS with a key that one
+// of the site's keys vouches for.
+func (c Client) Config(ctx context.Context, keys []ed25519.PublicKey, limit int64) ([]byte, error) {
+	a, err := api.Secure(ctx, c.Server.String(), keys)
+	if err != nil {
+		return nil, err
+	}
+	defer a.HTTP.CloseIdleConnections()
+	a.HTTP.Timeout = 10 * time.Second
 	return a.Config(ctx, c.Boot, limit)
 }
 

@@ -90,14 +90,8 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/facts", h.facts)
 	mux.HandleFunc("GET "+api.PathBoots+"{boot}/orders", h.orders)
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/log", h.takeLog)
-	// What is secret in it (hashes of passwords) is as safe as the network: this is
-	// the handler to serve by TLS.
-	mux.HandleFunc("GET "+api.PathBoots+"{boot}/config", h.config)
-	mux.HandleFunc("GET "+api.PathTLS, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Header().Set("Cache-Control", "no-store")
-		w.Write(h.Secured)
-	})
+	mux.HandleFunc("GET "+api.PathBoots+"{boot}/config", onlyTLS(h.config))
+	mux.HandleFunc("GET "+api.PathTLS, h.pin)
 	mux.HandleFunc("GET "+api.PathStatus, serveStatus(h.Status))
 	mux.HandleFunc("GET "+api.PathLoad, h.load)
 	mux.HandleFunc("POST "+api.PathHello, h.hello)
@@ -221,6 +215,28 @@ func (h *handler) immutable(w http.ResponseWriter, r *http.Request, d images.Dig
 		}
 	}
 	h.Report(boot, e)
+}
+
+// onlyTLS refuses what carries secrets over plain HTTP.
+func onlyTLS(serve http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil {
+			http.Error(w, "this carries secrets: ask by TLS; where and with which key says "+api.PathTLS, http.StatusUpgradeRequired)
+			return
+		}
+		serve(w, r)
+	}
+}
+
+// pin says where TLS is served and with which key.
+func (h *handler) pin(w http.ResponseWriter, _ *http.Request) {
+	if h.Secured == nil {
+		http.Error(w, "this appliance does not have the site key, and cannot vouch for its TLS", http.StatusServiceUnavailable) // another one can
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Write(h.Secured)
 }
 
 func (h *handler) event(w http.ResponseWriter, r *http.Request) {
