@@ -20,7 +20,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"slate/images"
 	"slate/images/durable"
 	"slate/netboot/api"
 )
@@ -36,6 +35,10 @@ func TLSFiles(siteKey string) (key, cert string) {
 // a key, whose pin then stays. It returns the files that it wrote.
 func WriteTLS(siteKey string, addrs []netip.Addr) (wrote []string, err error) {
 	keyFile, certFile := TLSFiles(siteKey)
+	_, noKey := os.Stat(keyFile)
+	if _, err := os.Stat(certFile); err == nil && noKey == nil {
+		return nil, nil // ours or the admin's own, of whatever kind
+	}
 	key, err := readTLSKey(keyFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
@@ -51,9 +54,6 @@ func WriteTLS(siteKey string, addrs []netip.Addr) (wrote []string, err error) {
 		wrote = append(wrote, keyFile)
 	} else if err != nil {
 		return nil, err
-	}
-	if _, err := os.Stat(certFile); err == nil && len(wrote) == 0 {
-		return nil, nil
 	}
 	cert, err := selfSigned(key, addrs)
 	if err != nil {
@@ -127,10 +127,8 @@ func (s *Server) openTLS() error {
 		return &settingsError{fmt.Errorf("TLS: %s and %s: %w", certFile, keyFile, err), "remove both: the appliance makes new ones, and vouches for them with the site key"}
 	}
 	s.tlsConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
-	key, err := images.LoadKey(s.Settings.Key)
-	if err != nil {
-		return &settingsError{fmt.Errorf("site key: %w", err), "make one with: slate init"}
+	if s.key != nil { // without it nobody can know that it is us
+		s.secured = api.Secured{Port: s.Settings.HTTPS.Port, Pin: api.PinOf(cert.Leaf)}.Sign(s.key)
 	}
-	s.secured = api.Secured{Port: s.Settings.HTTPS.Port, Pin: api.PinOf(cert.Leaf)}.Sign(key)
 	return nil
 }

@@ -104,3 +104,23 @@ func pinOf(t *testing.T, base string, keys []ed25519.PublicKey) string {
 	}
 	return s.Pin.String()
 }
+
+// Without the private site key an appliance serves TLS, but cannot vouch for it; a
+// certificate of the admin's own, of another kind of key, is taken as it is.
+func TestTLSWithoutTheSiteKeyAndWithAnotherCertificate(t *testing.T) {
+	s := newAppliance(t)
+	labtest.Need(t, "openssl", "curl")
+	key, cert := netboot.TLSFiles(s.Settings.Key)
+	out, err := exec.Command("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=mine", "-keyout", key, "-out", cert).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if err := os.Remove(s.Settings.Key); err != nil {
+		t.Fatal(err)
+	}
+	start(t, s)
+	out, err = exec.Command("curl", "-sS", "--insecure", "-v", "https://"+labAddr+":8443"+api.PathTLS).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "CN=mine") || !strings.Contains(string(out), "cannot vouch for its TLS") {
+		t.Errorf("curl: %v\n%s", err, out)
+	}
+}

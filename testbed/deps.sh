@@ -34,6 +34,7 @@ test="$demo
 /usr/sbin/udhcpc udhcpc
 /usr/bin/tftp tftp-hpa
 /usr/bin/curl curl
+/usr/bin/openssl openssl
 /usr/sbin/iptables-legacy iptables
 /usr/bin/socat socat
 /bin/busybox busybox
