@@ -93,6 +93,10 @@ func gentooSources(m *gentoomirror.Mirror) config.Sources {
 }
 
 func gentooOptions(m *gentoomirror.Mirror) builder.BuildOptions {
+	return gentooOptionsFrom(gentooSources(m))
+}
+
+func gentooOptionsFrom(s config.Sources) builder.BuildOptions {
 	r := &recipes.Recipe{Name: "lab", Base: "gentoo",
 		Gentoo:   recipes.Gentoo{Update: true, Depclean: true, Use: []string{"net-misc/openssh -X"}},
 		Packages: recipes.Packages{Install: []string{"sys-kernel/gentoo-kernel-bin", "net-misc/openssh"}},
@@ -100,7 +104,7 @@ func gentooOptions(m *gentoomirror.Mirror) builder.BuildOptions {
 		Files:    []recipes.File{{Path: "/etc/motd", Data: []byte("hello\n")}},
 		Clean:    recipes.Clean{Docs: true, Man: true, Locales: true},
 	}
-	return builder.BuildOptions{Recipe: r, Sources: gentooSources(m),
+	return builder.BuildOptions{Recipe: r, Sources: s,
 		Portage: map[string][]byte{"package.use/ours": []byte("app-misc/foo bar # why\n"), "package.license": []byte("*/* @FREE\n")},
 		Fetch:   fetch.Options{Tries: 2, Pause: time.Millisecond, Stall: 300 * time.Millisecond}}
 }
