@@ -204,9 +204,6 @@ func runsOn(arch, kernel string) bool {
 }
 
 func reportModules(rep initramfs.ModulesReport, meta Meta) {
-	for _, what := range rep.Lacks {
-		meta.warn("kernel %s has no %s: it cannot boot diskless", rep.Release, what)
-	}
 	if len(rep.Missing) > 0 {
 		meta.warn("%d modules of kernel %s are not in the tree: %s", len(rep.Missing), rep.Release, few(rep.Missing))
 	}

@@ -119,6 +119,30 @@ func ModulesCPIO(ctx context.Context, fsys fs.FS, release string, o ModulesOptio
 	return out, rep, nil
 }
 
+func lacking(x *index) []string {
+	var out []string
+	for _, n := range needed {
+		if len(x.find(n.module)) == 0 && !x.builtin[n.module] {
+			out = append(out, n.what)
+		}
+	}
+	return out
+}
+
+// Lacking lists what a diskless node needs and the kernel of the release has
+// neither as a module nor built in.
+func Lacking(ctx context.Context, fsys fs.FS, release string) ([]string, error) {
+	dir, err := moduleDir(fsys, release)
+	if err != nil {
+		return nil, err
+	}
+	x, err := readIndex(ctx, fsys, dir)
+	if err != nil {
+		return nil, err
+	}
+	return lacking(x), nil
+}
+
 // CapablePath is the tree list of the files with capabilities, for
 // ModulesOptions.Files. NFS has no capabilities: the controller gives them to
 // copies of these files in memory.
@@ -163,11 +187,7 @@ func choose(x *index, o ModulesOptions, rep *ModulesReport) ([]string, error) {
 		}
 		want = append(want, found...)
 	}
-	for _, n := range needed {
-		if len(x.find(n.module)) == 0 && !x.builtin[n.module] {
-			rep.Lacks = append(rep.Lacks, n.what)
-		}
-	}
+	rep.Lacks = lacking(x)
 	named := func(p string) bool {
 		return slices.ContainsFunc(o.Exclude, func(e string) bool { return moduleName(e) == moduleName(p) })
 	}

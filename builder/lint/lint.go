@@ -77,10 +77,10 @@ func (l *linter) add(s Severity, name, path, fix, format string, args ...any) {
 
 // checks are all of them, in the order in which findings of one severity come.
 var checks = []func(*linter){
-	checkKernel, checkInit,
+	checkKernel, checkModules, checkInit,
 	checkSSHKeys, checkPrivateKeys, checkPasswords, checkWorldWritable,
 	checkMachineID, checkIdentity, checkSeeds,
-	checkMtab, checkFstab, checkLinks, checkInstall, checkUnits, checkNetwork, checkOpenRC,
+	checkMtab, checkFstab, checkLinks, checkInstall, checkUnits, checkWriters, checkNetwork, checkOpenRC,
 	checkLeftovers, checkInitrd,
 }
 

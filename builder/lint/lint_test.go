@@ -28,13 +28,13 @@ func good() fstest.MapFS {
 	copy(k[0x600:], "6.1.0 x\x00")
 	return fstest.MapFS{
 		"boot/vmlinuz-6.1.0":            file(string(k)),
-		"lib/modules/6.1.0/modules.dep": file(""),
-		"etc/machine-id":                file(""),
-		"etc/mtab":                      link("../proc/self/mounts"),
-		"etc/fstab":                     file("# nothing\nrootfs / auto ro 0 0\ntmpfs /tmp tmpfs size=1g 0 0\n"),
-		"etc/shadow":                    file("root:*:1::::::\nada:$6$x$y:1::::::\n"),
-		"usr/sbin/sshd":                 file("x"),
-		"etc/ssh/ssh_host_rsa_key.pub":  file("ssh-rsa"),
+		"lib/modules/6.1.0/modules.dep": file(""), "lib/modules/6.1.0/modules.builtin": file("kernel/fs/overlayfs/overlay.ko\nkernel/fs/nfs/nfsv3.ko\n"),
+		"etc/machine-id":               file(""),
+		"etc/mtab":                     link("../proc/self/mounts"),
+		"etc/fstab":                    file("# nothing\nrootfs / auto ro 0 0\ntmpfs /tmp tmpfs size=1g 0 0\n"),
+		"etc/shadow":                   file("root:*:1::::::\nada:$6$x$y:1::::::\n"),
+		"usr/sbin/sshd":                file("x"),
+		"etc/ssh/ssh_host_rsa_key.pub": file("ssh-rsa"),
 		"etc/systemd/system/ssh.service.d/keys.conf":             file("[Service]\nExecStartPre=\nExecStartPre=/usr/bin/ssh-keygen -A\n"),
 		"etc/systemd/system/multi-user.target.wants/ssh.service": link("../../../../lib/systemd/system/ssh.service"),
 		"lib/systemd/system/ssh.service":                         file("[Service]\n"),
@@ -66,6 +66,13 @@ func TestFindings(t *testing.T) {
 	}{
 		{"no-kernel", lint.Error, "", "", func(m fstest.MapFS) { delete(m, "boot/vmlinuz-6.1.0") }},
 		{"no-modules", lint.Warning, "/boot/vmlinuz-6.1.0", "", func(m fstest.MapFS) { delete(m, "lib/modules/6.1.0/modules.dep") }},
+		{"diskless-module", lint.Error, "/lib/modules/6.1.0", "", func(m fstest.MapFS) { m["lib/modules/6.1.0/modules.builtin"] = file("kernel/fs/nfs/nfsv3.ko\n") }},
+		{"writes-read-only", lint.Warning, "/etc/systemd/system/x.service", "", func(m fstest.MapFS) {
+			m["etc/systemd/system/x.service"] = file("[Service]\nReadWritePaths=/opt/x/data\n")
+		}},
+		{"writes-read-only", lint.Note, "/usr/lib/tmpfiles.d/x.conf", "", func(m fstest.MapFS) { m["usr/lib/tmpfiles.d/x.conf"] = file("d /run/x\nL+ /usr/share/x - - - - y\n") }},
+		{"writes-read-only", lint.Warning, "/etc/init.d/x", "openrc", func(m fstest.MapFS) { m["etc/init.d/x"] = file("pidfile=\"/usr/x.pid\"\n") }},
+		{"private-key", lint.Error, "/etc/portage/gnupg/private-keys-v1.d/x.key", "", func(m fstest.MapFS) { m["etc/portage/gnupg/private-keys-v1.d/x.key"] = file("Key: (private-key\n") }},
 		{"no-init", lint.Error, "/sbin/init", "none", func(fstest.MapFS) {}},
 		{"ssh-host-key", lint.Error, "/etc/ssh/ssh_host_ed25519_key", "", func(m fstest.MapFS) { m["etc/ssh/ssh_host_ed25519_key"] = file("x") }},
 		{"private-key", lint.Error, "/root/.ssh/id_rsa", "", func(m fstest.MapFS) { m["root/.ssh/id_rsa"] = file("-----BEGIN OPENSSH PRIVATE KEY-----\n") }},

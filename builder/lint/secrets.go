@@ -21,7 +21,8 @@ func checkSSHKeys(l *linter) {
 }
 
 // keyDirs are where programs keep private keys.
-var keyDirs = []string{"root/.ssh", "etc/ssl/private", "etc/wireguard", "etc/NetworkManager/system-connections", "root/.gnupg/private-keys-v1.d"}
+var keyDirs = []string{"root/.ssh", "etc/ssl/private", "etc/wireguard", "etc/NetworkManager/system-connections", "root/.gnupg/private-keys-v1.d",
+	"etc/portage/gnupg/private-keys-v1.d"}
 
 func checkPrivateKeys(l *linter) {
 	dirs := keyDirs
