@@ -38,6 +38,7 @@ test="$demo
 /usr/sbin/iptables-legacy iptables
 /usr/bin/socat socat
 /bin/busybox busybox
+/usr/bin/python3 python3
 /usr/bin/ssh-keygen openssh-client
 /lib/systemd/systemd-networkd systemd
 /usr/bin/cpio cpio
