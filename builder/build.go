@@ -176,6 +176,9 @@ func Build(ctx context.Context, st *store.Store, o BuildOptions) (Built, error) 
 }
 
 func modulesOptions(m recipes.Modules) initramfs.ModulesOptions {
+	if len(m.Classes) == 0 {
+		m.Classes = nil // all of them; a recipe writes that as an empty list
+	}
 	return initramfs.ModulesOptions{Classes: m.Classes, Extra: m.Extra, Exclude: m.Exclude, NoFirmware: m.NoFirmware,
 		FirmwareBudget: int64(m.FirmwareBudget) << 20, NoMicrocode: m.NoMicrocode}
 }

@@ -20,7 +20,7 @@ const Format = 4
 
 // ModulesOptions say which modules to pack. The zero value packs all classes.
 type ModulesOptions struct {
-	Classes        []string // names of Classes; nil: all
+	Classes        []string // names of Classes; empty: all
 	Extra          []string // further modules, by name or alias
 	Exclude        []string // modules to leave out, by name; what needs them goes too
 	NoFirmware     bool
@@ -165,7 +165,7 @@ func moduleDir(fsys fs.FS, release string) (string, error) {
 func choose(x *index, o ModulesOptions, rep *ModulesReport) ([]string, error) {
 	var chosen []class
 	for _, c := range classes {
-		if o.Classes == nil || slices.Contains(o.Classes, c.name) {
+		if len(o.Classes) == 0 || slices.Contains(o.Classes, c.name) {
 			chosen = append(chosen, c)
 		}
 	}

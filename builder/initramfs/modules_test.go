@@ -382,3 +382,15 @@ func TestRealKernel(t *testing.T) {
 	checkDigests(t, unpackArchive(t, b), initramfs.ModuleDigestsPath)
 	t.Logf("%+v", rep)
 }
+
+// A recipe that chooses no classes has an empty list of them.
+func TestNoClassesAreAll(t *testing.T) {
+	all, rep, err := initramfs.ModulesCPIO(t.Context(), fakeModules(t), release, initramfs.ModulesOptions{})
+	if err != nil || rep.Modules == 0 {
+		t.Fatal(rep, err)
+	}
+	got, _, err := initramfs.ModulesCPIO(t.Context(), fakeModules(t), release, initramfs.ModulesOptions{Classes: []string{}})
+	if err != nil || string(got) != string(all) {
+		t.Errorf("an empty list of classes makes %d bytes, %v; want the %d of all", len(got), err, len(all))
+	}
+}
