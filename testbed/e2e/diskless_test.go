@@ -5,8 +5,6 @@ package e2e
 import (
 	"context"
 	"net"
-	"net/netip"
-	"os"
 	"regexp"
 	"slices"
 	"strconv"
@@ -172,22 +170,10 @@ func checkForgets(t *testing.T, s *site, n *lab.Node) {
 
 // Beside a DHCP server that only gives addresses, the appliance says what to boot.
 func TestProxy(t *testing.T) {
-	labtest.Need(t, "dnsmasq")
 	l := labtest.New(t, lab.Options{})
-	router, err := l.AddHost("router", lab.Port{Bridge: lab.MainBridge, Addr: netip.MustParsePrefix("10.77.0.2/24")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = router.Start(t.Context(), "dnsmasq", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root",
-		"--log-dhcp", "--log-facility=-", "--dhcp-leasefile=/dev/null", "--dhcp-range=10.77.0.100,10.77.0.120,1h")
-	if err != nil {
-		t.Fatal(err)
-	}
+	addressServer(t, l)
 	s := newSite(t, l)
-	settings, err := os.ReadFile(s.dir + "/slate.toml")
-	if err != nil || !strings.Contains(string(settings), `mode = "proxy"`) {
-		t.Errorf("slate init did not choose mode proxy beside dnsmasq (%v):\n%s", err, settings)
-	}
+	s.wantMode("proxy")
 	s.conf("system/cboot.conf", "timeout = 0\n") // the chooser waits for a person
 	s.serve()
 	bios := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"net"}})

@@ -14,10 +14,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -111,6 +114,39 @@ func newSite(t *testing.T, l *labtest.Lab) *site {
 	// An emulated machine on a busy host is slow: systemd may wait longer for devices.
 	s.conf("system/boot.conf", "image = \"demo@stable\"\ntimeout = 3\ncmdline = [\"quiet\", \"panic=30\", \"systemd.default_device_timeout_sec=600\"]\n")
 	return s
+}
+
+// part is the site for a part of the test.
+func (s *site) part(t *testing.T) *site {
+	c := *s
+	c.t, c.Lab = t, s.Lab.On(t)
+	return &c
+}
+
+// wantMode fails the test if slate init did not choose the mode of DHCP.
+func (s *site) wantMode(mode string) {
+	s.t.Helper()
+	settings, err := os.ReadFile(s.dir + "/slate.toml")
+	if err != nil || !strings.Contains(string(settings), fmt.Sprintf("mode = %q", mode)) {
+		s.t.Fatalf("slate init did not choose mode %s (%v):\n%s", mode, err, settings)
+	}
+}
+
+// addressServer adds a host with a DHCP server that only gives addresses.
+func addressServer(t *testing.T, l *labtest.Lab, more ...string) *lab.Host {
+	t.Helper()
+	labtest.Need(t, "dnsmasq")
+	router, err := l.AddHost("router", lab.Port{Bridge: lab.MainBridge, Addr: netip.MustParsePrefix("10.77.0.2/24")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = router.StartSpec(t.Context(), process.Spec{Name: "dnsmasq", Ready: &process.Ready{Line: regexp.MustCompile(`DHCP, IP range`)},
+		Argv: append([]string{"dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root", "--log-dhcp", "--log-facility=-",
+			"--dhcp-leasefile=/dev/null", "--dhcp-range=10.77.0.100,10.77.0.120,1h"}, more...)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return router
 }
 
 // survey prints a digest of everything about the tree below the working directory
@@ -228,6 +264,16 @@ func (s *site) takeOver(heir *site) {
 	heir.serve()
 }
 
+// running tells whether the appliance runs.
+func (s *site) running() bool {
+	select {
+	case <-s.proc.Done():
+		return false
+	default:
+		return true
+	}
+}
+
 // stop ends the appliance as a service manager does.
 func (s *site) stop() {
 	s.t.Helper()
@@ -264,7 +310,8 @@ func (s *site) events(n *lab.Node) []string {
 	}
 	var words []string
 	for _, node := range status.Nodes {
-		if !slices.Contains(node.MACs, n.MAC().String()) || len(node.Boots) == 0 {
+		mine := slices.ContainsFunc(n.Spec.NICs, func(c lab.NIC) bool { return slices.Contains(node.MACs, c.MAC.String()) })
+		if !mine || len(node.Boots) == 0 {
 			continue
 		}
 		for _, e := range node.Boots[0].Events {
@@ -273,6 +320,32 @@ func (s *site) events(n *lab.Node) []string {
 	}
 	return words
 }
+
+// wantEvents waits until the newest boot of a machine has the "step state" words:
+// the controller goes on while its reports are on their way.
+func (s *site) wantEvents(n *lab.Node, want ...string) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), commandLimit)
+	defer cancel()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		got := s.events(n)
+		missing := slices.DeleteFunc(slices.Clone(want), func(w string) bool { return slices.Contains(got, w) })
+		if len(missing) == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			s.t.Errorf("%s: the timeline lacks %q: %q", n.Name(), missing, got)
+			return
+		}
+	}
+}
+
+// nodeName is the name that a machine is given if nobody names it.
+func nodeName(mac net.HardwareAddr) string { return fmt.Sprintf("node-%x", []byte(mac[3:])) }
 
 func (s *site) url(path string) string {
 	return cmp.Or(s.base, fmt.Sprintf("http://%s:8070", s.Addr().Addr())) + path
