@@ -15,7 +15,7 @@ ARTIFACTS ?= $(CURDIR)/artifacts
 # The lab and the image build need root.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH)
 
-.PHONY: all build lint unit lab test soak demo bench size clean
+.PHONY: all build lint unit lab matrix test soak demo bench size clean
 all: build
 
 # The controller is embedded in slate, so it is built first.
@@ -43,7 +43,18 @@ lab: build
 	mkdir -p $(ARTIFACTS)
 	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only --openrc
 	$(AS_ROOT) env SLATE_TEST=all SLATE_BIN=$(CURDIR)/bin/slate SLATE_CACHE=$(CACHE) \
-		$(GO) test -count=1 -timeout 25m -artifacts -outputdir=$(ARTIFACTS) ./testbed/e2e
+		$(GO) test -count=1 -timeout 25m -parallel 3 -artifacts -outputdir=$(ARTIFACTS) ./testbed/e2e
+
+# Boots every row of the lab matrix, of which make test boots some, and switches
+# on 200 simulated machines at once. ROWS is a regular expression of rows.
+ROWS ?= .
+matrix: build
+	testbed/deps.sh matrix
+	mkdir -p $(ARTIFACTS)
+	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only
+	$(AS_ROOT) env SLATE_TEST=all SLATE_BIN=$(CURDIR)/bin/slate SLATE_CACHE=$(CACHE) \
+		$(GO) test -count=1 -v -timeout 90m -parallel 3 -artifacts -outputdir=$(ARTIFACTS) ./testbed/e2e \
+		-run 'TestMatrix|TestServerStopped|TestBootStorm' -matrix '$(ROWS)' -storm 200
 
 # The trials of make lab that are worth many rounds, in full: hours. What was done is
 # kept in $(SOAK), so that it can be interrupted and go on; see docs/reliability.md.

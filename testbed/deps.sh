@@ -4,6 +4,7 @@
 # Installs what slate's build, tests and demo need on Debian and is not there:
 #   deps.sh demo   what "make demo" needs
 #   deps.sh test   what "make test" needs
+#   deps.sh matrix what "make matrix" needs
 #   deps.sh bench  what "make bench" needs: the programs to compare with
 # Each line below is a file that a package brings, and the package.
 set -eu
@@ -60,6 +61,11 @@ test="$demo
 /usr/sbin/mkfs.btrfs btrfs-progs
 /usr/sbin/mkfs.ntfs ntfs-3g
 /usr/bin/mkfs.erofs erofs-utils
+/usr/bin/qemu-system-aarch64 qemu-system-arm
+/usr/share/AAVMF/AAVMF_CODE.fd qemu-efi-aarch64
+"
+matrix="$test
+/usr/sbin/dhcrelay isc-dhcp-relay
 "
 
 bench="$test
@@ -77,9 +83,10 @@ bench="$test
 case "${1:-}" in
 demo) list=$demo ;;
 test) list=$test ;;
+matrix) list=$matrix ;;
 bench) list=$bench ;;
 *)
-	echo "usage: deps.sh demo|test|bench" >&2
+	echo "usage: deps.sh demo|test|matrix|bench" >&2
 	exit 2
 	;;
 esac
