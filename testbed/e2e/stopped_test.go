@@ -141,6 +141,6 @@ func diskNode(t *testing.T, firmware qemu.Firmware) lab.NodeSpec {
 			t.Fatal(err)
 		}
 	}
-	spec.Disks = []lab.Disk{{Dir: dir, Bus: "sata"}}
+	spec.Disks = []lab.Disk{{Dir: dir}}
 	return spec
 }
