@@ -11,8 +11,8 @@ const (
 	outSize = 72 << 10 // replies written at once
 	outRoom = 18 << 10 // room that each request finds: a READ that is copied, and headers
 	copyMax = 16 << 10 // a READ of more goes from the page cache to the socket: cheaper from about 24 KiB on
-	smallIn = 2 << 10  // read at once, and what a connection keeps while its client is slow
-	smallOu = 6 << 10  // the same for replies: more than those to what is read at once, contents aside
+	smallIn = 4 << 10  // read at once, and what a connection keeps while its client is slow
+	smallOu = 8 << 10  // the same for replies: more than those to what is read at once, contents aside
 	workMem = inSize + outSize
 )
 
