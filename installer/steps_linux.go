@@ -175,6 +175,7 @@ func wantedModules() []string {
 func hardware(ctx context.Context, b *Boot) error {
 	if b.Loader == nil {
 		b.Note("no modules: relying on what is built into the kernel")
+		b.findMedium(ctx)
 		return nil
 	}
 	// The watch outlives the stage; it ends with this process.
@@ -192,7 +193,6 @@ func hardware(ctx context.Context, b *Boot) error {
 	if err != nil {
 		b.Note("%v", oneLine(err))
 	}
-	b.findMedium(ctx)
 	ifaces := network.List(b.Root)
 	b.Note("%d modules loaded; wired interfaces: %d", n+m, len(ifaces))
 	for _, i := range ifaces {
@@ -206,6 +206,7 @@ func hardware(ctx context.Context, b *Boot) error {
 			}
 		}
 	}()
+	b.findMedium(ctx) // while drivers for what appears late are loaded
 	return nil
 }
 

@@ -40,19 +40,15 @@ func (m *maker) grubConfig() []byte {
 	b.WriteString("# Slate's medium. The words behind /slate/vmlinuz are explained in the guide.\n")
 	b.WriteString("if serial --unit=0 --speed=115200; then\n  terminal_input console serial\n  terminal_output console serial\nfi\n")
 	b.WriteString("set default=0\nset timeout=3\n\n")
-	entry := func(title string, more ...string) {
-		fmt.Fprintf(&b, "menuentry '%s' {\n  echo 'Slate: loading the kernel ...'\n  linux /slate/vmlinuz", title)
-		for _, w := range append(m.Cmdline, more...) {
-			b.WriteString(" " + quote(w))
-		}
-		b.WriteString("\n  echo 'Slate: loading the controller ...'\n  initrd")
-		for _, i := range m.Initrds {
-			b.WriteString(" /slate/" + i.Name)
-		}
-		b.WriteString("\n}\n")
+	fmt.Fprintf(&b, "menuentry '%s' {\n  echo 'Slate: loading the kernel ...'\n  linux /slate/vmlinuz", m.Title)
+	for _, w := range m.Cmdline {
+		b.WriteString(" " + quote(w))
 	}
-	entry(m.Title)
-	entry(m.Title+", with a chooser that waits", "slate.mode=ask", "slate.timeout=0")
+	b.WriteString("\n  echo 'Slate: loading the controller ...'\n  initrd")
+	for _, i := range m.Initrds {
+		b.WriteString(" /slate/" + i.Name)
+	}
+	b.WriteString("\n}\n")
 	b.WriteString("menuentry 'Restart' {\n  reboot\n}\nmenuentry 'Power off' {\n  halt\n}\n")
 	return []byte(b.String())
 }

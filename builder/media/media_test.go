@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"slate/builder/media"
+	"slate/installer/medium"
 	"slate/testbed/labtest"
 )
 
@@ -61,7 +62,7 @@ func checkGrub(t *testing.T, text string) {
 	}
 	run(t, "grub-script-check", cfg)
 	for _, want := range []string{"menuentry 'Slate: lab/3' {", `linux /slate/vmlinuz console=ttyS0,115200 quiet 'odd="a b"' slate.server=http://10.77.0.1:8070`,
-		"initrd /slate/controller.cpio /slate/modules.cpio", "slate.timeout=0"} {
+		"initrd /slate/controller.cpio /slate/modules.cpio\n", "menuentry 'Power off'"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("grub.cfg lacks %q:\n%s", want, text)
 		}
@@ -98,6 +99,10 @@ func TestUSB(t *testing.T) {
 	if next := binary.LittleEndian.Uint64(disk[2048*512+500:]); next != 2049 {
 		t.Errorf("core.img goes on at sector %d, want 2049", next)
 	}
+	// The controller knows the stick by what it reads there.
+	if kind, label := medium.Identify(bytes.NewReader(disk[2<<20:])); kind != "vfat" || label != media.Label {
+		t.Errorf("the controller takes the FAT for %q %q", kind, label)
+	}
 	fat := o.To + "@@2M"
 	checkGrub(t, run(t, "mtype", "-i", fat, "::/slate/grub.cfg"))
 	if got := run(t, "mtype", "-i", fat, "::/slate/config/controller/server/server.info.conf"); got != "# servers\n" {
@@ -125,6 +130,14 @@ func TestISO(t *testing.T) {
 		if !strings.Contains(report, want) {
 			t.Errorf("xorriso's report lacks %s:\n%s", want, report)
 		}
+	}
+	f, err := os.Open(o.To)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if kind, label := medium.Identify(f); kind != "iso9660" || label != media.Label {
+		t.Errorf("the controller takes it for %q %q", kind, label)
 	}
 	dir := t.TempDir()
 	run(t, "xorriso", "-osirrox", "on", "-indev", o.To, "-extract", "/slate", dir+"/slate")
