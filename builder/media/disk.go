@@ -245,7 +245,13 @@ func writeDevice(ctx context.Context, from, to string) error {
 	if err != nil {
 		return fmt.Errorf("%w (is it mounted?)", err)
 	}
-	err = pour(ctx, dev, 0, from)
+	room, err := dev.Seek(0, io.SeekEnd)
+	if fi, serr := os.Stat(from); err == nil && serr == nil && fi.Size() > room {
+		err = fmt.Errorf("%s holds %.1f GB, the medium needs %.1f GB", to, float64(room)/1e9, float64(fi.Size())/1e9)
+	}
+	if err == nil {
+		err = pour(ctx, dev, 0, from)
+	}
 	if err == nil {
 		err = dev.Sync()
 	}
@@ -257,6 +263,7 @@ type Drive struct {
 	Path    string
 	Model   string
 	Size    int64
+	Whole   bool     // it is no partition of another
 	Parts   []string // with what is on them, for people
 	Mounted []string // where parts of it are mounted
 }
@@ -276,7 +283,8 @@ func Look(path string) (d Drive, ok bool, err error) {
 	}
 	name := filepath.Base(real)
 	sys := filepath.Join("/sys/class/block", name)
-	d = Drive{Path: path, Model: strings.TrimSpace(read(sys+"/device/vendor") + " " + read(sys+"/device/model"))}
+	_, perr := os.Stat(sys + "/partition")
+	d = Drive{Path: path, Whole: perr != nil, Model: strings.TrimSpace(read(sys+"/device/vendor") + " " + read(sys+"/device/model"))}
 	fmt.Sscan(read(sys+"/size"), &d.Size)
 	d.Size *= sector
 	names := []string{name}

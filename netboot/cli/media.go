@@ -48,7 +48,9 @@ type mediaUSBCmd struct {
 // Help says how it gets onto a stick.
 func (c *mediaUSBCmd) Help() string {
 	return `slate media usb /dev/sdX writes on the stick; it shows what is there, and asks.
+
 A file is copied onto one by: dd if=FILE of=/dev/sdX bs=4M conv=fsync
+
 The FAT partition can be edited: slate/grub.cfg has the kernel's command line,
 slate/config/controller/server/server.info.conf the servers.`
 }
@@ -289,6 +291,9 @@ func blobFile(st *store.Store, d images.Digest) (string, error) {
 func (c *mediaFlags) mayWrite(a *app, d media.Drive, kind media.Kind, force bool) error {
 	if kind != media.USB {
 		return hintError{fmt.Errorf("%s is a device: an ISO is written to a file", c.To), "for a stick: slate media usb " + c.To}
+	}
+	if !d.Whole {
+		return hintError{fmt.Errorf("%s is a partition: firmware starts whole drives", c.To), "name the drive that it is on: lsblk shows it"}
 	}
 	if len(d.Mounted) > 0 {
 		return hintError{fmt.Errorf("%s is in use: mounted at %s", c.To, strings.Join(d.Mounted, ", ")), "is it the right one? then: umount " + strings.Join(d.Mounted, " ")}
