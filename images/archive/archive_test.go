@@ -7,6 +7,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,10 +17,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"slate/images"
@@ -205,8 +210,18 @@ func TestContainerLayersAndWhiteouts(t *testing.T) {
 	if err := tarball.WriteToFile(saved, nil, img); err != nil {
 		t.Fatal(err)
 	}
+	hub := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer hub.Close()
+	pulled := strings.TrimPrefix(hub.URL, "http://") + "/lab/demo:v1"
+	r, err := name.ParseReference(pulled)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(r, img); err != nil {
+		t.Fatal(err)
+	}
 	want := map[string]string{"etc/keep": "keep", "etc/changed": "new", "opaque/new": "new", "dir/c": "c", "linked": "linked", "again": "linked", "becomes": "file"}
-	for _, where := range []string{"oci:" + dir, "oci:" + dir + ":v1", "docker-archive:" + saved} {
+	for _, where := range []string{"oci:" + dir, "oci:" + dir + ":v1", "docker-archive:" + saved, "docker://" + pulled} {
 		t.Run(strings.SplitN(where, ":", 2)[0], func(t *testing.T) {
 			if !archive.IsContainer(where) {
 				t.Errorf("IsContainer(%q) = false", where)
@@ -244,6 +259,7 @@ func TestContainerLayersAndWhiteouts(t *testing.T) {
 		"docker-archive:/not/there":    "no such file",
 		"podman:x":                     `unknown kind "podman"`,
 		"plain":                        "want oci:DIR",
+		"docker://" + pulled + "9":     "MANIFEST_UNKNOWN",
 		"docker-archive:" + os.Args[0]: "container image",
 	} {
 		if _, err := archive.OpenContainer(t.Context(), where, "amd64"); err == nil || !strings.Contains(err.Error(), want) {

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -116,6 +117,15 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	if testing.Short() {
 		rounds = 3
 	}
+	if n, err := strconv.Atoi(os.Getenv("SLATE_SOAK_ROUNDS")); err == nil {
+		rounds = n
+	}
+	seed := uint64(time.Now().UnixNano())
+	if n, err := strconv.ParseUint(os.Getenv("SLATE_SOAK_SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	t.Logf("seed %d (SLATE_SOAK_SEED)", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
 	highest, steps := 0, 0
 	for round := range rounds {
 		cmds := []*exec.Cmd{worker(t, "busy", dir, fmt.Sprint("a", round)), worker(t, "busy", dir, fmt.Sprint("b", round))}
@@ -127,7 +137,7 @@ func TestKilledAtAnyPoint(t *testing.T) {
 			}
 		}
 		for _, cmd := range cmds {
-			kill := time.AfterFunc(time.Duration(20+rand.IntN(150))*time.Millisecond, func() { cmd.Process.Kill() })
+			kill := time.AfterFunc(time.Duration(20+rng.IntN(150))*time.Millisecond, func() { cmd.Process.Kill() })
 			cmd.Wait()
 			kill.Stop()
 		}

@@ -15,8 +15,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vbatts/go-mtree"
 
 	"slate/images"
 	"slate/images/tree"
@@ -489,6 +491,77 @@ func TestBsdtarReadsTheList(t *testing.T) {
 	for _, want := range []string{"-rws--x--x", "1,3", "sym -> odd/a b", "link to ./suid", "prw-------  0 7      8", `space and\ttab #=*?[\\"`} {
 		if !strings.Contains(string(out), want) {
 			t.Errorf("bsdtar's listing lacks %q:\n%s", want, out)
+		}
+	}
+}
+
+// go-mtree, which shares no code with bsdtar or with us, checks a directory by our
+// list: it finds nothing in the one it was made from, and each change of it.
+func TestGoMtreeChecksByTheList(t *testing.T) {
+	if os.Geteuid() != 0 && os.Getenv("SLATE_TEST") != "all" {
+		t.Skip("must run as root: the list says who owns the files")
+	}
+	dir := t.TempDir()
+	stamp := time.Unix(1700000000, 123456000)
+	var b tree.Builder
+	for path, c := range map[string]string{"plain": "hello", "a b/sp ace": "space", "a b/\xc3\xa4": "umlaut", "suid": "suid"} {
+		os.MkdirAll(filepath.Join(dir, filepath.Dir(path)), 0o755)
+		if err := os.WriteFile(filepath.Join(dir, path), []byte(c), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		e := file(c, 0o644)
+		if path == "suid" {
+			e.Mode = 0o4755
+			os.Chmod(filepath.Join(dir, path), 0o755|os.ModeSetuid)
+		}
+		e.MtimeNs, e.UID, e.GID = stamp.UnixNano(), 7, 8
+		b.Add(path, e)
+		os.Chown(filepath.Join(dir, path), 7, 8)
+		if path == "suid" { // chown has taken it away
+			os.Chmod(filepath.Join(dir, path), 0o755|os.ModeSetuid)
+		}
+		os.Chtimes(filepath.Join(dir, path), stamp, stamp)
+	}
+	os.Symlink("a b/sp ace", filepath.Join(dir, "link"))
+	b.Add("link", symlink("a b/sp ace"))
+	tr, err := b.Build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := mtree.ParseSpec(strings.NewReader(text(t, tr)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func() string {
+		found, err := mtree.Check(dir, spec, []mtree.Keyword{"type", "uid", "gid", "mode", "size", "link", "sha256digest"}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var lines []string
+		for _, d := range found {
+			// Directories and links have other owners here than in the list. And go-mtree
+			// compares modes as text, 4755 with its own 04755.
+			if d.Path() != "." && d.Path() != "a b" && d.Path() != "link" && !strings.Contains(d.String(), "expected 4755; got 04755") {
+				lines = append(lines, d.String())
+			}
+		}
+		return strings.Join(lines, "\n")
+	}
+	if got := check(); got != "" {
+		t.Errorf("go-mtree finds in the directory of the list:\n%s", got)
+	}
+	for what, change := range map[string]func() error{
+		"sha256digest": func() error { return os.WriteFile(filepath.Join(dir, "plain"), []byte("hellO"), 0o644) },
+		"mode":         func() error { return os.Chmod(filepath.Join(dir, "suid"), 0o755) },
+		"uid":          func() error { return os.Chown(filepath.Join(dir, "a b/sp ace"), 9, 8) },
+		"missing":      func() error { return os.Remove(filepath.Join(dir, "a b/\xc3\xa4")) },
+	} {
+		before := check()
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		if after := check(); after == before {
+			t.Errorf("go-mtree does not see a change of %s", what)
 		}
 	}
 }

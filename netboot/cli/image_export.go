@@ -141,7 +141,7 @@ type imageExportCmd struct {
 
 // Help says what the forms keep.
 func (c *imageExportCmd) Help() string {
-	return "Every form keeps owners, set-id bits, hard links, devices, capabilities and times. " + refHelp
+	return "Every form keeps owners, set-id bits, hard links, devices, capabilities and times (squashfs: whole seconds, and not of the root itself). " + refHelp
 }
 
 func (c *imageExportCmd) format() (string, error) {
@@ -200,7 +200,7 @@ func (c *imageExportCmd) write(ctx context.Context, a *app, format string, blobs
 	case "btrfs":
 		return btrfsStream(ctx, blobs, t, rec, c.To)
 	case "erofs":
-		return erofs(ctx, blobs, t, rec, c.To)
+		return erofs(ctx, blobs, t, c.To)
 	}
 	if c.To == "-" {
 		return pack(ctx, blobs, t, a.stdout)
@@ -215,14 +215,17 @@ func squashfs(ctx context.Context, blobs archive.Blobs, t *tree.Tree, rec images
 		r, w := io.Pipe()
 		defer r.Close()
 		go func() { w.CloseWithError(archive.Tar(ctx, blobs, t, w)) }()
+		root := t.Entry(0) // mksquashfs leaves the archive's out, and makes one that all may write
 		return command.Run(ctx, command.Cmd{Stdin: r, Args: []string{"mksquashfs", "-", tmp, "-tar", "-comp", "zstd", "-noappend", "-quiet", "-no-progress",
+			"-root-mode", strconv.FormatUint(uint64(root.Mode), 8), "-root-uid", fmt.Sprint(root.UID), "-root-gid", fmt.Sprint(root.GID),
 			"-mkfs-time", strconv.FormatInt(rec.Time.Unix(), 10)}})
 	})
 }
 
 // erofs lets mkfs.erofs make a file system of the tree. The one in Debian 12
-// reads directories only, so the tree is written out beside the result.
-func erofs(ctx context.Context, blobs archive.Blobs, t *tree.Tree, rec images.Record, to string) error {
+// reads directories only, so the tree is written out beside the result. Only
+// extended inodes have times; -T would give all files one.
+func erofs(ctx context.Context, blobs archive.Blobs, t *tree.Tree, to string) error {
 	return madeBy(to, func(tmp string) error {
 		dir, err := os.MkdirTemp(filepath.Dir(to), ".erofs-*")
 		if err != nil {
@@ -232,7 +235,7 @@ func erofs(ctx context.Context, blobs archive.Blobs, t *tree.Tree, rec images.Re
 		if err := archive.Dir(ctx, blobs, t, dir); err != nil {
 			return err
 		}
-		return command.Run(ctx, command.Cmd{Args: []string{"mkfs.erofs", "-zlz4hc", "-T" + strconv.FormatInt(rec.Time.Unix(), 10), tmp, dir}})
+		return command.Run(ctx, command.Cmd{Args: []string{"mkfs.erofs", "-zlz4hc", "-Eforce-inode-extended", tmp, dir}})
 	})
 }
 
