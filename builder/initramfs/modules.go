@@ -16,7 +16,7 @@ import (
 )
 
 // Format changes when the same kernel and options make another archive.
-const Format = 4
+const Format = 5
 
 // ModulesOptions say which modules to pack. The zero value packs all classes.
 type ModulesOptions struct {
