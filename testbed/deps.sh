@@ -47,8 +47,6 @@ test="$demo
 /usr/sbin/getcap libcap2-bin
 /usr/bin/setfattr attr
 /usr/sbin/modprobe kmod
-/usr/lib/grub/i386-pc/boot.img grub-pc-bin
-/usr/sbin/mkfs.vfat dosfstools
 /usr/bin/mcopy mtools
 /usr/sbin/sfdisk fdisk
 /usr/bin/xorriso xorriso
