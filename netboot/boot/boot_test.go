@@ -146,7 +146,7 @@ func TestFiles(t *testing.T) {
 		t.Errorf("without modules initrds = %v: want the controller alone, marked as last", initrds)
 	}
 	s.Version.Tools = &images.Blob{Digest: images.Digest{4}, Size: 1}
-	if _, initrds, _ = s.Files(images.Digest{3}); len(initrds) != 2 || initrds[1].Name != "tools.cpio" {
+	if _, initrds, _ = s.Files(images.Digest{3}); len(initrds) != 2 || initrds[0].Name != "tools.cpio" {
 		t.Errorf("initrds = %v: want the tools for a node that may be installed", initrds)
 	}
 	s.Config.Boot.Mode = config.ModeDiskless
