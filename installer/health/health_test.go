@@ -18,7 +18,7 @@ import (
 
 func file(text string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(text)} }
 
-var failed = errors.New("exit status 3")
+var errFailed = errors.New("exit status 3")
 
 // answers gives what each command line prints and how it ends.
 type answers map[string]struct {
@@ -57,10 +57,10 @@ func TestProbe(t *testing.T) {
 			answers{"systemctl is-active default.target ssh.service cron.service": {out: "active\nactive\nactive\n"}, "test-disk": {}},
 			true, "default.target; ssh.service; cron.service; check disk"},
 		{"systemd, still starting: no check yet", systemd, health.Spec{Checks: []health.Check{good}},
-			answers{"systemctl is-active default.target": {out: "inactive\n", err: failed}, "systemctl is-system-running": {out: "starting\n", err: failed}},
+			answers{"systemctl is-active default.target": {out: "inactive\n", err: errFailed}, "systemctl is-system-running": {out: "starting\n", err: errFailed}},
 			false, "default.target is inactive"},
 		{"systemd, a service died", systemd, health.Spec{Services: []string{"ssh"}},
-			answers{"systemctl is-active default.target ssh.service": {out: "active\nfailed\n", err: failed}, "systemctl is-system-running": {out: "degraded\n", err: failed}},
+			answers{"systemctl is-active default.target ssh.service": {out: "active\nfailed\n", err: errFailed}, "systemctl is-system-running": {out: "degraded\n", err: errFailed}},
 			false, "ssh.service is failed"},
 		{"systemd does not answer", systemd, health.Spec{},
 			answers{"systemctl is-active default.target": {err: errors.New("systemctl: no such\nfile")}},
@@ -75,7 +75,7 @@ func TestProbe(t *testing.T) {
 			answers{"rc-service sshd status": {out: " * status: started\n"}},
 			true, "runlevel default; sshd"},
 		{"openrc, a crash", openrc, health.Spec{Services: []string{"sshd"}},
-			answers{"rc-service sshd status": {out: " * status: crashed\n", err: failed}},
+			answers{"rc-service sshd status": {out: " * status: crashed\n", err: errFailed}},
 			false, "sshd is not running: crashed"},
 		{"openrc, no such service", openrc, health.Spec{Services: []string{"sshd"}},
 			answers{"rc-service sshd status": {err: errors.New("does not exist")}},
@@ -100,7 +100,7 @@ func TestProbe(t *testing.T) {
 func TestProbeOfAStoppingSystem(t *testing.T) {
 	for name, s := range map[string]health.System{
 		"systemd": {Root: fstest.MapFS{"run/systemd/system": {Mode: fs.ModeDir}}, Run: answers{
-			"systemctl is-active default.target": {out: "inactive\n", err: failed}, "systemctl is-system-running": {out: "stopping\n", err: failed}}.run(t)},
+			"systemctl is-active default.target": {out: "inactive\n", err: errFailed}, "systemctl is-system-running": {out: "stopping\n", err: errFailed}}.run(t)},
 		"openrc": {Root: fstest.MapFS{"run/openrc/softlevel": file("shutdown\n")}, Run: answers{}.run(t)},
 	} {
 		if r := s.Probe(t.Context(), health.Spec{}); !r.Stopping {

@@ -110,7 +110,7 @@ func (k optionKind) encode(value string) ([]byte, error) {
 	if digits, ok := strings.CutPrefix(value, "hex:"); ok {
 		b, err := hex.DecodeString(plainHex(strings.ReplaceAll(digits, " ", "")))
 		if err != nil {
-			return nil, fmt.Errorf("%q is not an even number of hex digits after hex:", value)
+			return nil, fmt.Errorf("%q: hex: takes an even number of hex digits", value)
 		}
 		return b, nil
 	}
