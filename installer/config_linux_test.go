@@ -4,6 +4,7 @@ package installer
 
 import (
 	"bytes"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -40,12 +41,21 @@ func TestConfigure(t *testing.T) {
 	}
 	var answer []byte
 	status := http.StatusOK
-	appliance := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	secure := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != api.ConfigPath("b1") {
 			t.Errorf("asked for %s", r.URL.Path)
 		}
 		w.WriteHeader(status)
 		w.Write(answer)
+	}))
+	defer secure.Close()
+	port := secure.Listener.Addr().(*net.TCPAddr).Port
+	pin := api.Secured{Port: port, Pin: api.PinOf(secure.Certificate())}.Sign(key)
+	appliance := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != api.PathTLS {
+			t.Errorf("asked for %s without TLS", r.URL.Path)
+		}
+		w.Write(pin)
 	}))
 	defer appliance.Close()
 	server, err := url.Parse(appliance.URL)
