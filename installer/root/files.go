@@ -320,6 +320,8 @@ func systemd(f Facts, fstab []string) (out []Change) {
 	for _, u := range masked {
 		out = append(out, Change{Path: "/etc/systemd/system/" + u, Link: "/dev/null"})
 	}
+	// It would mount what it takes for the machine's own partitions by their types.
+	out = append(out, Change{Path: "/etc/systemd/system-generators/systemd-gpt-auto-generator", Link: "/dev/null"})
 	// The parts of the root are unmounted last, by systemd-shutdown. As ordinary
 	// mounts they would be tried earlier, while the journal still writes to /var.
 	for _, dir := range f.Mounted {
