@@ -192,7 +192,7 @@ func resolver(tree fs.FS, f Facts) []Change {
 	if s := f.Config.Network.Search; len(s) > 0 {
 		f.Search = s
 	}
-	if len(f.DNS) == 0 {
+	if len(f.DNS) == 0 && len(f.Config.Network.Search) == 0 {
 		return nil
 	}
 	if l, err := fs.ReadLink(tree, "etc/resolv.conf"); err == nil && strings.Contains(l, "systemd/resolve") {
@@ -200,7 +200,10 @@ func resolver(tree fs.FS, f Facts) []Change {
 		for _, d := range f.DNS {
 			dns = append(dns, d.String())
 		}
-		text := "[Resolve]\nDNS=" + strings.Join(dns, " ") + "\n"
+		text := "[Resolve]\n"
+		if len(dns) > 0 {
+			text += "DNS=" + strings.Join(dns, " ") + "\n"
+		}
 		if len(f.Search) > 0 {
 			text += "Domains=" + strings.Join(f.Search, " ") + "\n"
 		}
