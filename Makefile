@@ -43,7 +43,7 @@ lab: build
 	mkdir -p $(ARTIFACTS)
 	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only --openrc
 	$(AS_ROOT) env SLATE_TEST=all SLATE_BIN=$(CURDIR)/bin/slate SLATE_CACHE=$(CACHE) \
-		$(GO) test -count=1 -timeout 25m -parallel 3 -artifacts -outputdir=$(ARTIFACTS) ./testbed/e2e
+		$(GO) test -count=1 -timeout 60m -parallel 3 -artifacts -outputdir=$(ARTIFACTS) ./testbed/e2e
 
 # Boots every row of the lab matrix, of which make test boots some, and switches
 # on 200 simulated machines at once. ROWS is a regular expression of rows.
