@@ -183,8 +183,15 @@ func hardware(ctx context.Context, b *Boot) error {
 	if err != nil {
 		return err
 	}
-	n, err := b.Loader.Load(ctx, wantedModules()...)
+	wanted := wantedModules()
+	if _, err := os.Stat(b.path("/sys/firmware/efi")); err == nil {
+		wanted = append(wanted, "efivarfs")
+	}
+	n, err := b.Loader.Load(ctx, wanted...)
 	if err != nil {
+		b.Note("%v", err)
+	}
+	if err := machine.MountEarly(); err != nil { // what needed a module
 		b.Note("%v", err)
 	}
 	sctx, cancel := context.WithTimeout(ctx, 30*time.Second)
