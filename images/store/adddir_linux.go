@@ -213,9 +213,7 @@ func (w *walker) read(f *os.File, st *step) error {
 		if before.Mode&unix.S_IFMT != unix.S_IFREG {
 			return errChanging
 		}
-		if before.Dev == w.dev {
-			w.cache.prepare(&before, w.g.s.now())
-		}
+		memorable := before.Dev == w.dev && w.cache.prepare(&before, w.g.s.now())
 		e := entryOf(&before)
 		var err error
 		if e.Xattrs, err = fileXattrs(int(f.Fd())); err != nil {
@@ -229,7 +227,7 @@ func (w *walker) read(f *os.File, st *step) error {
 			}
 			if e.Size == before.Size && stampOf(&before) == stampOf(&after) {
 				st.e = e
-				if before.Dev == w.dev {
+				if memorable {
 					w.cache.learn(&before, &e)
 				}
 				return nil

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -66,6 +67,7 @@ func busy(dir, seed string) error {
 		return err
 	}
 	defer os.RemoveAll(src)
+	fmt.Println("up")
 	for i := 0; ; i++ {
 		for f := range 20 {
 			name := filepath.Join(src, fmt.Sprint(f))
@@ -101,6 +103,18 @@ func busy(dir, seed string) error {
 	}
 }
 
+// output is what a worker prints; up is closed with its first word.
+type output struct {
+	text bytes.Buffer
+	once sync.Once
+	up   chan struct{}
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.once.Do(func() { close(o.up) })
+	return o.text.Write(b)
+}
+
 // Two processes work on one store and are killed at any point, again and
 // again. Nothing that has a name may ever be damaged.
 func TestKilledAtAnyPoint(t *testing.T) {
@@ -129,22 +143,25 @@ func TestKilledAtAnyPoint(t *testing.T) {
 	highest, steps := 0, 0
 	for round := range rounds {
 		cmds := []*exec.Cmd{worker(t, "busy", dir, fmt.Sprint("a", round)), worker(t, "busy", dir, fmt.Sprint("b", round))}
-		out := []*bytes.Buffer{{}, {}}
+		out := []*output{{up: make(chan struct{})}, {up: make(chan struct{})}}
 		for i, cmd := range cmds {
 			cmd.Stdout = out[i]
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
 		}
-		for _, cmd := range cmds {
-			kill := time.AfterFunc(time.Duration(20+rng.IntN(150))*time.Millisecond, func() { cmd.Process.Kill() })
+		for i, cmd := range cmds {
+			delay := time.Duration(rng.IntN(150)) * time.Millisecond
+			kill := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+			go func() { <-out[i].up; kill.Reset(delay) }() // on a busy machine it is long in coming up
 			cmd.Wait()
 			kill.Stop()
+			out[i].once.Do(func() { close(out[i].up) })
 		}
 		for _, o := range out {
-			steps += strings.Count(o.String(), "step")
-			if strings.Contains(o.String(), "FAIL") {
-				t.Fatalf("round %d: %s", round, o)
+			steps += strings.Count(o.text.String(), "step")
+			if strings.Contains(o.text.String(), "FAIL") {
+				t.Fatalf("round %d: %s", round, &o.text)
 			}
 		}
 		sound(t, s)

@@ -111,23 +111,22 @@ func (c *statCache) find(st *unix.Stat_t) (statEntry, bool) {
 	return e, true
 }
 
-// prepare must be called before a file is read that learn is to remember.
-func (c *statCache) prepare(st *unix.Stat_t, now time.Time) {
+// prepare must be called before a file is read. It tells whether learn may
+// remember the file: one that was changed a moment ago may change again unseen.
+func (c *statCache) prepare(st *unix.Stat_t, now time.Time) bool {
 	if c == nil || st.Ctim.Nano() >= now.Add(-raceMargin).UnixNano() {
-		return
+		return false
 	}
 	c.sync.Do(func() {
 		if syncFS(c.dir) == nil {
 			c.limit = now.Add(-raceMargin).UnixNano()
 		}
 	})
+	return st.Ctim.Nano() < c.limit
 }
 
 // learn remembers a file that was read; st is from before that.
 func (c *statCache) learn(st *unix.Stat_t, e *tree.Entry) {
-	if c == nil || st.Ctim.Nano() >= c.limit {
-		return
-	}
 	c.mu.Lock()
 	c.fresh[st.Ino] = statEntry{stampOf(st), e.Digest, e.Xattrs}
 	c.mu.Unlock()

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,14 +18,14 @@ import (
 func TestWatchSpace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		var used uint64
+		var used atomic.Uint64
 		var log strings.Builder
 		var events []string
 		a := Agent{Dir: "/x", Log: &log, spaceLook: time.Second, usage: func(dir string) (uint64, uint64, error) {
 			if dir != "/x/rw" {
 				t.Errorf("looked at %s", dir)
 			}
-			return used << 20, 200 << 20, nil
+			return used.Load() << 20, 200 << 20, nil
 		}}
 		go a.watchSpace(ctx, []Space{{Dir: "rw", What: "The memory"}}, func(e api.Event) { events = append(events, e.Text) })
 		for _, step := range []struct {
@@ -35,7 +36,7 @@ func TestWatchSpace(t *testing.T) {
 			{10, "", 0}, {179, "", 0}, {180, "The memory is 90% full: 180 of 200 MB", 1}, {190, "", 1},
 			{200, "The memory is full: 200 MB", 2}, {200, "", 2}, {170, "", 2}, {200, "", 2}, {100, "", 2}, {185, "The memory is 92% full", 3},
 		} {
-			used = step.used
+			used.Store(step.used)
 			time.Sleep(3 * time.Second)
 			synctest.Wait()
 			if len(events) != step.n || step.want != "" && !strings.HasPrefix(events[len(events)-1], step.want) {

@@ -57,6 +57,8 @@ func TestShipLog(t *testing.T) {
 			t.Helper()
 			time.Sleep(after)
 			synctest.Wait()
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			if s.text != log {
 				t.Errorf("%s: the appliance has %d bytes, want %d", what, len(s.text), len(log))
 			}
@@ -66,23 +68,30 @@ func TestShipLog(t *testing.T) {
 		arrived("more", logPause)
 		add(strings.Repeat("x", 3*api.MaxLogBytes))
 		arrived("much", logPause)
-		s.fail = errors.New("no route to host")
+		set := func(f func()) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			f()
+		}
+		set(func() { s.fail = errors.New("no route to host") })
 		add("three\n")
 		time.Sleep(10 * time.Minute)
-		s.fail = nil
+		set(func() { s.fail = nil })
 		arrived("after a time without network", logPauseMax)
-		s.text = s.text[:2] // restored from an old copy
+		set(func() { s.text = s.text[:2] }) // restored from an old copy
 		add("four\n")
 		arrived("the appliance lost some", logPauseMax)
-		s.fail = &api.Error{Status: http.StatusNotFound}
+		set(func() { s.fail = &api.Error{Status: http.StatusNotFound} })
 		add("five\n")
 		time.Sleep(logPauseMax)
 		synctest.Wait()
-		asks := s.asks
+		var asks, later int
+		set(func() { asks = s.asks })
 		add("six\n")
 		time.Sleep(time.Hour)
-		if s.asks != asks {
-			t.Errorf("asked %d times more after the boot was unknown", s.asks-asks)
+		set(func() { later = s.asks })
+		if later != asks {
+			t.Errorf("asked %d times more after the boot was unknown", later-asks)
 		}
 		cancel()
 		<-done

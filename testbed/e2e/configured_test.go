@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"net"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -146,6 +147,9 @@ func checkShutdown(t *testing.T, s *site, n *lab.Node, r *rounds) {
 
 // The same on OpenRC, whose image the Makefile builds beside the demo's.
 func TestConfiguredOpenRC(t *testing.T) {
+	if os.Getenv("SLATE_SOAK") == "" {
+		t.Skip("part of make soak: it takes minutes")
+	}
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	if _, err := s.try("image", "show", "openrc@stable"); err != nil {
 		t.Fatalf("the store has no image openrc: make lab builds it (%v)", err)

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -13,6 +14,9 @@ import (
 // A Debian whose init is OpenRC, with packages, a file and a script of a recipe,
 // runs diskless to its login prompt, and again after a reboot.
 func TestOpenRC(t *testing.T) {
+	if os.Getenv("SLATE_SOAK") == "" {
+		t.Skip("part of make soak: it takes minutes")
+	}
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	s.conf("system/boot.conf", "image = \"openrc@stable\"\ntimeout = 3\n")
 	s.serve()
