@@ -36,7 +36,7 @@ test:
 	$(MAKE) lint unit lab
 
 unit: build
-	CGO_ENABLED=1 SLATE_TEST=all $(GO) test -race -timeout 15m $$($(GO) list ./... | grep -v /testbed/e2e)
+	CGO_ENABLED=1 SLATE_TEST=all $(GO) test -race -timeout 30m $$($(GO) list ./... | grep -v /testbed/e2e)
 
 # The tests run in a network of their own: what needs the real one comes first.
 lab: build
