@@ -20,6 +20,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -361,8 +362,7 @@ func (l *logins) found() bool {
 		if err != nil {
 			continue
 		}
-		switch strings.TrimSpace(string(b)) {
-		case "agetty", "getty", "mingetty", "mgetty", "login", "gdm3", "gdm", "lightdm", "sddm":
+		if slices.Contains(health.LoginPrograms, strings.TrimSpace(string(b))) {
 			return true
 		}
 		if args, err := fs.ReadFile(l.proc, pid+"/cmdline"); err == nil && len(args) == 0 {

@@ -88,8 +88,8 @@ func (s System) Probe(ctx context.Context, spec Spec) Result {
 		s.systemd(ctx, spec.Services, &r)
 	case s.exists("run/openrc/softlevel"):
 		s.openRC(ctx, spec.Services, &r)
-	default:
-		// Nobody to ask; the checks have to say it.
+	default: // another one, or one that has only just begun
+		r.add(s.asksForLogin(), "a login prompt", "no login prompt yet")
 		for _, name := range spec.Services {
 			r.Waiting = append(r.Waiting, name+": this init system cannot be asked for services")
 		}
@@ -111,6 +111,17 @@ func (s System) Probe(ctx context.Context, spec Spec) Result {
 		r.add(err == nil, "check "+c.Name, fmt.Sprintf("check %s: %v", c.Name, oneLine(err)))
 	}
 	return r
+}
+
+// LoginPrograms are what asks a person to log in, by the kernel's names.
+var LoginPrograms = []string{"agetty", "getty", "mingetty", "mgetty", "login", "gdm3", "gdm", "lightdm", "sddm"}
+
+func (s System) asksForLogin() bool {
+	names, _ := fs.Glob(s.Root, "proc/[0-9]*/comm")
+	return slices.ContainsFunc(names, func(name string) bool {
+		comm, err := fs.ReadFile(s.Root, name)
+		return err == nil && slices.Contains(LoginPrograms, strings.TrimSpace(string(comm)))
+	})
 }
 
 func (s System) exists(name string) bool {

@@ -44,6 +44,7 @@ func (a answers) run(t *testing.T) func(context.Context, ...string) (string, err
 func TestProbe(t *testing.T) {
 	systemd := fstest.MapFS{"run/systemd/system": {Mode: fs.ModeDir}}
 	openrc := fstest.MapFS{"run/openrc/softlevel": file("default\n")}
+	other := fstest.MapFS{"proc/7/comm": file("agetty\n")}
 	good := health.Check{Name: "disk", Run: []string{"test-disk"}}
 	for _, c := range []struct {
 		name    string
@@ -84,8 +85,9 @@ func TestProbe(t *testing.T) {
 			false, "runlevel default is being entered"},
 		{"openrc, before it", fstest.MapFS{"run/openrc/softlevel": file("boot\n")}, health.Spec{}, nil,
 			false, "the default runlevel is not reached"},
-		{"another init, nothing asked", fstest.MapFS{}, health.Spec{}, nil, true, ""},
-		{"another init", fstest.MapFS{}, health.Spec{Services: []string{"ssh"}}, nil, false, "ssh: this init system cannot be asked for services"},
+		{"another init, or none yet", fstest.MapFS{"proc/1/comm": file("init\n")}, health.Spec{}, nil, false, "no login prompt yet"},
+		{"another init, nothing asked", other, health.Spec{}, nil, true, "a login prompt"},
+		{"another init", other, health.Spec{Services: []string{"ssh"}}, nil, false, "ssh: this init system cannot be asked for services"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := health.System{Root: c.root, Run: c.says.run(t)}.Probe(t.Context(), c.spec)
@@ -110,14 +112,14 @@ func TestProbeOfAStoppingSystem(t *testing.T) {
 }
 
 func TestServe(t *testing.T) {
-	sys := health.System{Root: fstest.MapFS{}, Run: answers{"ok": {}}.run(t)}
+	sys := health.System{Root: fstest.MapFS{"proc/7/comm": file("agetty\n")}, Run: answers{"ok": {}}.run(t)}
 	in, _ := json.Marshal(health.Spec{Checks: []health.Check{{Name: "one", Run: []string{"ok"}}}})
 	var out bytes.Buffer
 	if err := health.Serve(t.Context(), sys, bytes.NewReader(in), &out); err != nil {
 		t.Fatal(err)
 	}
 	var r health.Result
-	if err := json.Unmarshal(out.Bytes(), &r); err != nil || !r.Healthy() || r.String() != "check one" {
+	if err := json.Unmarshal(out.Bytes(), &r); err != nil || !r.Healthy() || r.String() != "a login prompt; check one" {
 		t.Errorf("Serve wrote %s (%v), want a healthy result", &out, err)
 	}
 	if err := health.Serve(t.Context(), sys, strings.NewReader("nonsense"), &out); err == nil {
