@@ -61,28 +61,38 @@ func (b *blob) read(p []byte, off int64) error {
 	return err
 }
 
-// stride is how far apart pages are looked at to judge a range: the kernel
-// reads ahead, and drops, in pieces of about this size.
+// stride is how far apart pages are looked at to judge a range where the
+// kernel has no cachestat: it reads ahead, and drops, in pieces of about this size.
 const stride = 128 << 10
 
-// inMemory reports whether a range is in memory as far as some of its pages
-// tell. Being wrong costs time only.
+// inMemory reports whether a range of at least one byte is in memory, as far
+// as can be told without waiting. Being wrong costs time only.
 func (b *blob) inMemory(off int64, n int) bool {
-	if b.nowait == nowaitAlways {
+	switch b.nowait {
+	case nowaitAlways:
 		return true
-	}
-	if b.nowait == nowaitNever {
+	case nowaitNever:
 		return false
 	}
-	var one [1]byte
 	end := off + int64(n) - 1
+	if pages, err := cachedPages(b.fd, off, n); err == nil {
+		// The last page may still be on its way: pages count from the
+		// moment they are asked for.
+		return pages == end/pageSize-off/pageSize+1 && b.pageInMemory(end)
+	}
 	for at := off; at < end; at += stride {
-		if n, err := preadNowait(b.fd, one[:], at); n != 1 || err != nil {
+		if !b.pageInMemory(at) {
 			return false
 		}
 	}
-	got, err := preadNowait(b.fd, one[:], end)
-	return got == 1 && err == nil
+	return b.pageInMemory(end)
+}
+
+// pageInMemory is inMemory for the page of one byte.
+func (b *blob) pageInMemory(off int64) bool {
+	var one [1]byte
+	n, err := preadNowait(b.fd, one[:], off)
+	return n == 1 && err == nil
 }
 
 // fetch waits until a range is in memory, without copying it.
