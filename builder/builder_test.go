@@ -181,17 +181,17 @@ func TestInspect(t *testing.T) {
 	}
 }
 
-// archive is a Debian mirror that counts its states, and a mmdebstrap that
+// mirror is a Debian mirror that counts its states, and a mmdebstrap that
 // counts its runs.
-type archive struct {
+type mirror struct {
 	url   string
 	state atomic.Int64
 	dir   string
 }
 
-func newArchive(t *testing.T, script string) *archive {
+func newMirror(t *testing.T, script string) *mirror {
 	t.Helper()
-	a := &archive{dir: t.TempDir()}
+	a := &mirror{dir: t.TempDir()}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(w, "State: %d\nDate: Sat, 12 Sep 2026 07:55:41 UTC\n", a.state.Load())
 	}))
@@ -259,7 +259,7 @@ func rootTar(t *testing.T, files map[string]string) []byte {
 	return b.Bytes()
 }
 
-func (a *archive) runs(t *testing.T) int {
+func (a *mirror) runs(t *testing.T) int {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(a.dir, "runs"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -268,14 +268,14 @@ func (a *archive) runs(t *testing.T) int {
 	return strings.Count(string(b), "run")
 }
 
-func (a *archive) recipe() *recipes.Recipe {
+func (a *mirror) recipe() *recipes.Recipe {
 	return &recipes.Recipe{Name: "lab", Base: "debian", Debian: recipes.Debian{Suite: "trixie", Mirror: a.url, SecurityMirror: a.url}}
 }
 
 const goodBuild = `echo "I: success" >&2; cat $d/tree.tar`
 
 func TestBuildOnlyWhatChanged(t *testing.T) {
-	a := newArchive(t, goodBuild)
+	a := newMirror(t, goodBuild)
 	st := openStore(t)
 	build := func(o builder.BuildOptions, version string, unchanged bool, runs int) builder.Built {
 		t.Helper()
@@ -322,7 +322,7 @@ func TestBuildOnlyWhatChanged(t *testing.T) {
 }
 
 func TestBuildFails(t *testing.T) {
-	a := newArchive(t, `head -c 700 $d/tree.tar; echo "E: it broke" >&2; exit 1`)
+	a := newMirror(t, `head -c 700 $d/tree.tar; echo "E: it broke" >&2; exit 1`)
 	st := openStore(t)
 	_, err := builder.Build(t.Context(), st, builder.BuildOptions{Recipe: a.recipe()})
 	var be *builder.BuildError
@@ -341,7 +341,7 @@ func TestBuildFails(t *testing.T) {
 }
 
 func TestCancelBuild(t *testing.T) {
-	a := newArchive(t, `mkdir -p "$TMPDIR/mmdebstrap.x"; echo "slate-step: working" >&2; exec sleep 1000`)
+	a := newMirror(t, `mkdir -p "$TMPDIR/mmdebstrap.x"; echo "slate-step: working" >&2; exec sleep 1000`)
 	st := openStore(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	_, err := builder.Build(ctx, st, builder.BuildOptions{Recipe: a.recipe(), Step: func(step, _ string) {
@@ -362,7 +362,7 @@ func TestSweep(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root builds in the data directory")
 	}
-	a := newArchive(t, goodBuild)
+	a := newMirror(t, goodBuild)
 	st := openStore(t)
 	work := filepath.Join(st.Dir(), "builds/work")
 	for _, name := range []string{"build-dead/mmdebstrap.x/etc", "build-alive", "other"} {
@@ -392,7 +392,7 @@ func TestEditAndKeep(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can have the tree as a directory")
 	}
-	a := newArchive(t, goodBuild)
+	a := newMirror(t, goodBuild)
 	st := openStore(t)
 	first, err := builder.Build(t.Context(), st, builder.BuildOptions{Recipe: a.recipe()})
 	if err != nil {
@@ -426,7 +426,7 @@ func TestEditAndKeep(t *testing.T) {
 }
 
 func TestArchiveOutOfReach(t *testing.T) {
-	a := newArchive(t, goodBuild)
+	a := newMirror(t, goodBuild)
 	r := a.recipe()
 	r.Debian.Mirror = "http://127.0.0.1:1/debian"
 	var warned string

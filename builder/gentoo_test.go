@@ -462,3 +462,62 @@ func dropBelow(files map[string]string, dir string) {
 		}
 	}
 }
+
+// A systemd stage goes the same way by the shipped recipe: another variant of
+// the stage, and units in place of runlevels.
+func TestGentooSystemd(t *testing.T) {
+	labtest.NeedRoot(t)
+	r, err := recipes.Load("gentoo-systemd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := stageFiles(t)
+	for _, p := range []string{"usr/sbin/openrc-init", "usr/sbin/openrc", "usr/bin/rc-update"} {
+		delete(files, p)
+	}
+	dropBelow(files, "etc/init.d/")
+	dropBelow(files, "etc/runlevels/")
+	files["usr/lib/systemd/systemd"] = string(elfHead(62))
+	files["usr/sbin/init"] = "->../lib/systemd/systemd"
+	files["usr/bin/systemctl"] = "#!/bin/sh\necho \"$*\" >> /systemctl.log\n"
+	files["etc/portage/make.profile"] = "->../../var/db/repos/gentoo/profiles/default/linux/amd64/23.0/systemd"
+	const variant = "stage3-amd64-systemd"
+	m := gentoomirror.New(t, variant, rootTar(t, files), rootTar(t, map[string]string{
+		"gentoo-snapshot/profiles/repo_name":                               "gentoo\n",
+		"gentoo-snapshot/profiles/default/linux/amd64/23.0/systemd/parent": "..\n",
+	}))
+	st := openStore(t)
+	o := gentooOptions(m)
+	o.Recipe = r
+	b, err := builder.Build(t.Context(), st, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkNothingLeft(t, st)
+	if rec := b.Record; rec.Ref() != "gentoo-systemd/1" || rec.Init != "systemd" || rec.Kernel == nil {
+		t.Errorf("record = %+v", rec)
+	}
+	var want strings.Builder
+	for _, list := range []struct {
+		verb  string
+		units []string
+	}{{"mask", r.System.Mask}, {"enable", r.System.Enable}, {"disable", r.System.Disable}} {
+		for _, u := range list.units {
+			fmt.Fprintf(&want, "%s %s\n", list.verb, u)
+		}
+	}
+	got := strings.SplitAfter(content(t, st, b.Record, "systemctl.log"), "\n")
+	slices.Sort(got)
+	sorted := strings.SplitAfter(want.String(), "\n")
+	slices.Sort(sorted)
+	if diff := cmp.Diff(sorted, got); diff != "" {
+		t.Errorf("what systemctl was told (-want +got):\n%s", diff)
+	}
+	br, err := builder.ReadBuildRecord(st, b.Record)
+	if err != nil || len(br.Inputs) != 2 || !strings.Contains(br.Inputs[0].Name, variant) {
+		t.Errorf("build record = %+v, %v", br, err)
+	}
+	if again, err := builder.Build(t.Context(), st, o); err != nil || !again.Unchanged {
+		t.Errorf("built again: unchanged %t, %v", again.Unchanged, err)
+	}
+}
