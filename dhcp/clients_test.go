@@ -46,9 +46,8 @@ func TestDHClient(t *testing.T) {
 
 	c := startDHClient(l, l.machine())
 	c.expect("BOUND 10.77.0.100 lab.example")
-	isUnicast := func(e dhcp.Event) bool { return e.Kind == dhcp.EventAck && e.Client.IP.IsValid() }
-	l.awaitThat("first ack", isUnicast)
-	l.awaitThat("ack of a renewal", isUnicast)
+	l.await(dhcp.EventAck)
+	l.awaitKept(addr("10.77.0.100"))
 	c.expect("RENEW 10.77.0.100")
 
 	stop()
@@ -60,7 +59,7 @@ func TestDHClient(t *testing.T) {
 	c.expect("RENEW 10.77.0.100")
 
 	c.signal(syscall.SIGTERM) // dhclient keeps the lease then; -r releases
-	c.cmd.Wait()
+	c.ends()
 	if lease, ok := store.Lookup(addr("10.77.0.100")); !ok || lease.State != leases.Bound {
 		t.Errorf("lease %+v, want it bound", lease)
 	}
@@ -72,48 +71,46 @@ func TestDHClientReleases(t *testing.T) {
 	store := leases.NewMemory()
 	stop := l.serve(&dhcp.Server{Subnets: []dhcp.Subnet{l.subnet()}, Leases: store, SkipProbe: true})
 	ns := l.machine()
-	dir := t.TempDir()
-	conf := filepath.Join(dir, "hook")
-	l.must(os.WriteFile(conf, []byte("#!/bin/sh\n"+dhclientHook+"\n"), 0o700))
-	run := func(args ...string) {
-		cmd := exec.Command("dhclient", append([]string{"-4", "-1", "-v", "-cf", "/dev/null", "-sf", conf, "-pf", dir + "/pid", "-lf", dir + "/leases"}, args...)...)
-		done := make(chan error, 1)
-		if err := ns.Start(cmd); err != nil {
-			t.Fatal(err)
-		}
-		go func() { done <- cmd.Wait() }()
-		select {
-		case err := <-done:
-			if err != nil {
-				t.Fatalf("dhclient %v: %v", args, err)
-			}
-		case <-time.After(patience):
-			cmd.Process.Kill()
-			t.Fatalf("dhclient %v does not end", args)
-		}
-	}
-	run("eth0") // goes to the background once bound
-	l.await(dhcp.EventAck)
-	run("-r", "eth0")
+	first := startDHClient(l, ns)
+	first.expect("BOUND 10.77.0.100")
+	// The one that is to release ends the one that runs, whose files it is given.
+	second := l.startIn(first.dir, ns, dhclientHook, "dhclient", "-4", "-d", "-v", "-r", "-cf", "/dev/null", "-sf", "SCRIPT", "-pf", "DIR/pid", "-lf", "DIR/leases", "eth0")
 	l.await(dhcp.EventRelease)
+	for _, c := range []*client{first, second} {
+		c.ends()
+	}
 	stop() // what was begun is finished
 	if lease, _ := store.Lookup(addr("10.77.0.100")); lease.State != leases.Released {
 		t.Errorf("lease %+v, want it released", lease)
 	}
 }
 
-// The server's address cannot be reached: renewing fails, and dhclient asks
-// everybody when its time is nearly up.
-func TestDHClientRebinds(t *testing.T) {
-	labtest.Need(t, "dhclient")
-	l := newLAN(t)
+// unreachable is a subnet whose server cannot be reached at the address it names:
+// renewing fails, and the client asks everybody when its time is nearly up.
+func unreachable(l *lan) dhcp.Subnet {
 	n := l.subnet()
 	n.LeaseTime, n.Server = 16*time.Second, addr("10.77.0.9")
 	n.Options = map[uint8][]byte{58: {0, 0, 0, 2}, 59: {0, 0, 0, 4}} // room for its dawdling
-	l.serve(&dhcp.Server{Subnets: []dhcp.Subnet{n}, SkipProbe: true})
+	return n
+}
+
+// awaitKept waits until a client that has the address asks to keep it, and may.
+func (l *lan) awaitKept(want netip.Addr) {
+	l.Helper()
+	l.awaitThat("request to keep the address", func(e dhcp.Event) bool { return e.Kind == dhcp.EventRequest && e.Client.IP.IsValid() })
+	if e := l.await(dhcp.EventAck); e.Addr != want {
+		l.Errorf("ack of %v, want %v", e.Addr, want)
+	}
+}
+
+func TestDHClientRebinds(t *testing.T) {
+	labtest.Need(t, "dhclient")
+	l := newLAN(t)
+	l.serve(&dhcp.Server{Subnets: []dhcp.Subnet{unreachable(l)}, SkipProbe: true})
 	c := startDHClient(l, l.machine())
 	c.expect("BOUND 10.77.0.100")
 	c.expect("RE") // RENEW or REBIND: dhclient is not sure what to call it
+	l.awaitKept(addr("10.77.0.100"))
 }
 
 const udhcpcHook = `PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -146,6 +143,16 @@ func TestUdhcpc(t *testing.T) {
 	l.awaitThat("release", func(e dhcp.Event) bool { return e.Kind == dhcp.EventRelease && e.Addr == addr("10.77.0.50") })
 }
 
+func TestUdhcpcRebinds(t *testing.T) {
+	labtest.Need(t, "udhcpc")
+	l := newLAN(t)
+	l.serve(&dhcp.Server{Subnets: []dhcp.Subnet{unreachable(l)}, SkipProbe: true})
+	c := l.start(l.machine(), udhcpcHook, "udhcpc", "-f", "-i", "eth0", "-s", "SCRIPT", "-t", "5", "-T", "1")
+	c.expect("bound 10.77.0.100")
+	l.awaitKept(addr("10.77.0.100"))
+	c.expect("renew 10.77.0.100")
+}
+
 // Somebody uses an address of the range without having asked: real ARP.
 func TestSquatterIsFoundByARP(t *testing.T) {
 	labtest.Need(t, "udhcpc")
@@ -172,29 +179,39 @@ mount -t sysfs -o ro sysfs /sys
 printf '[Match]\nName=eth0\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\nIPv6AcceptRA=no\n' >/run/systemd/network/eth0.network
 exec /lib/systemd/systemd-networkd`
 
+func startNetworkd(l *lan) *client {
+	l.Helper()
+	labtest.Need(l, "unshare", "networkctl")
+	labtest.NeedFile(l, "/lib/systemd/systemd-networkd")
+	if m, err := os.ReadFile("/proc/self/uid_map"); err != nil || !strings.Contains(string(m), "4294967295") {
+		l.Skip("systemd-networkd changes to a user of its own, which a user namespace does not have")
+	}
+	return l.start(l.machine(), "", "unshare", "--mount", "sh", "-c", networkdScript)
+}
+
 // systemd-networkd leases, renews and releases when it ends.
 func TestNetworkd(t *testing.T) {
-	labtest.Need(t, "unshare", "networkctl")
-	labtest.NeedFile(t, "/lib/systemd/systemd-networkd")
-	if m, err := os.ReadFile("/proc/self/uid_map"); err != nil || !strings.Contains(string(m), "4294967295") {
-		t.Skip("systemd-networkd changes to a user of its own, which a user namespace does not have")
-	}
 	l := newLAN(t)
 	n := l.subnet()
 	n.LeaseTime = 6 * time.Second
 	l.serve(&dhcp.Server{Subnets: []dhcp.Subnet{n}})
-	c := l.start(l.machine(), "", "unshare", "--mount", "sh", "-c", networkdScript)
+	c := startNetworkd(l)
 	first := l.await(dhcp.EventAck)
 	if first.Addr != addr("10.77.0.100") || first.Client.ClientID == "" {
 		t.Errorf("ack of %v to %+v", first.Addr, first.Client)
 	}
-	if e := l.await(dhcp.EventAck); e.Addr != first.Addr {
-		t.Errorf("renewal of %v, want %v", e.Addr, first.Addr)
-	}
+	l.awaitKept(first.Addr)
 	c.signal(syscall.SIGTERM)
 	if e := l.await(dhcp.EventRelease); e.Addr != first.Addr {
 		t.Errorf("release of %v, want %v", e.Addr, first.Addr)
 	}
+}
+
+func TestNetworkdRebinds(t *testing.T) {
+	l := newLAN(t)
+	l.serve(&dhcp.Server{Subnets: []dhcp.Subnet{unreachable(l)}, SkipProbe: true})
+	startNetworkd(l)
+	l.awaitKept(addr("10.77.0.100"))
 }
 
 // A client behind a relay (dnsmasq as the relay): the answers go to the relay,

@@ -154,6 +154,8 @@ func (l *lan) awaitThat(what string, ok func(dhcp.Event) bool) dhcp.Event {
 type client struct {
 	*lan
 	cmd     *exec.Cmd
+	dir     string // its own
+	over    chan struct{}
 	reports chan string
 }
 
@@ -161,8 +163,14 @@ type client struct {
 // for a directory of its own. hook is shell that prints what it reports.
 func (l *lan) start(ns *netns.NS, hook string, args ...string) *client {
 	l.Helper()
-	dir := l.TempDir()
-	fifo, script := filepath.Join(dir, "reports"), filepath.Join(dir, "hook")
+	return l.startIn(l.TempDir(), ns, hook, args...)
+}
+
+// startIn is start in the directory of another one, which it goes on from.
+func (l *lan) startIn(dir string, ns *netns.NS, hook string, args ...string) *client {
+	l.Helper()
+	own := l.TempDir()
+	fifo, script := filepath.Join(own, "reports"), filepath.Join(own, "hook")
 	l.must(syscall.Mkfifo(fifo, 0o600))
 	f, err := os.OpenFile(fifo, os.O_RDWR, 0)
 	l.must(err)
@@ -170,11 +178,15 @@ func (l *lan) start(ns *netns.NS, hook string, args ...string) *client {
 	for i := range args {
 		args[i] = strings.ReplaceAll(strings.ReplaceAll(args[i], "SCRIPT", script), "DIR", dir)
 	}
-	c := &client{lan: l, cmd: exec.Command(args[0], args[1:]...), reports: make(chan string, 1000)}
+	c := &client{lan: l, cmd: exec.Command(args[0], args[1:]...), dir: dir, over: make(chan struct{}), reports: make(chan string, 1000)}
 	var out strings.Builder
 	c.cmd.Stdout, c.cmd.Stderr = &out, &out
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	l.must(ns.Start(c.cmd))
+	go func() {
+		c.cmd.Wait()
+		close(c.over)
+	}()
 	go func() {
 		for s := bufio.NewScanner(f); s.Scan(); {
 			c.reports <- s.Text()
@@ -182,7 +194,7 @@ func (l *lan) start(ns *netns.NS, hook string, args ...string) *client {
 	}()
 	l.Cleanup(func() {
 		c.cmd.Process.Kill()
-		c.cmd.Wait()
+		<-c.over
 		f.Close()
 		if l.Failed() {
 			l.Logf("%s said:\n%s", args[0], out.String())
@@ -217,4 +229,14 @@ func (c *client) expect(prefix string) {
 func (c *client) signal(s os.Signal) {
 	c.Helper()
 	c.must(c.cmd.Process.Signal(s))
+}
+
+// ends waits until the program has ended.
+func (c *client) ends() {
+	c.Helper()
+	select {
+	case <-c.over:
+	case <-time.After(patience):
+		c.Fatalf("%s does not end", c.cmd.Args[0])
+	}
 }
