@@ -31,9 +31,11 @@ func (r *rivals) add(s dhcp.Rival, now time.Time) {
 	if _, known := r.seen[s.Server]; !known && len(r.seen) >= rivalsMax {
 		return
 	}
-	r.seen[s.Server] = api.Rival{
-		Address: s.Server.String(), MAC: s.MAC.String(), Offers: s.What(), Gives: !s.Proxy, Seen: now,
+	v := api.Rival{Address: s.Server.String(), MAC: s.MAC.String(), Offers: s.What(), Gives: !s.Proxy, Seen: now}
+	if s.NextBoot.IsValid() {
+		v.Next = s.NextBoot.String()
 	}
+	r.seen[s.Server] = v
 }
 
 // list returns what was seen, newest first.

@@ -3,12 +3,14 @@
 package netboot
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"testing"
 	"time"
 
 	"slate/dhcp"
+	"slate/netboot/api"
 )
 
 func TestRivalsAreKeptNewestFirst(t *testing.T) {
@@ -32,5 +34,29 @@ func TestRivalsAreKeptNewestFirst(t *testing.T) {
 	}
 	if n := len(r.list()); n != rivalsMax {
 		t.Errorf("%d servers are remembered, want at most %d", n, rivalsMax)
+	}
+}
+
+func TestGRUBAstray(t *testing.T) {
+	ours := []network{{addr: netip.MustParseAddr("10.77.0.1")}, {addr: netip.MustParseAddr("10.78.0.1")}}
+	gives := func(next string) []api.Rival { return []api.Rival{{Address: "10.77.0.254", Gives: true, Next: next}} }
+	const why = "GRUB asks %s for its configuration, which the DHCP server 10.77.0.254 names as next-server, not this appliance: set next-server to 10.77.0.1 there"
+	for _, c := range []struct {
+		name   string
+		mode   DHCPMode
+		others []api.Rival
+		want   string
+	}{
+		{"named", DHCPProxy, gives("10.77.0.1"), ""},
+		{"named by its other address", DHCPProxy, gives("10.78.0.1"), ""},
+		{"another named", DHCPProxy, gives("10.77.0.254"), fmt.Sprintf(why, "10.77.0.254")},
+		{"nobody named", DHCPProxy, gives(""), fmt.Sprintf(why, "nobody")},
+		{"no server seen", DHCPProxy, nil, ""},
+		{"another proxy", DHCPProxy, []api.Rival{{Address: "10.77.0.9", Next: "10.77.0.9"}}, ""},
+		{"a rival of a server", DHCPServer, gives("10.77.0.254"), ""},
+	} {
+		if got := grubAstray(c.mode, c.others, ours); got != c.want {
+			t.Errorf("%s: grubAstray = %q, want %q", c.name, got, c.want)
+		}
 	}
 }

@@ -3,6 +3,7 @@
 package netboot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -108,6 +109,22 @@ func (s *Server) grubConfig(facts nodes.Facts) ([]byte, error) {
 	dir, name := path.Split(*last)
 	*last = dir + tftpLast + name
 	return s.grub.Boot(b)
+}
+
+// grubAstray says why GRUB will not ask here for its configuration; "" if it will, as
+// far as is known. It reads only the answer that gave the machine its address, and
+// goes on at the server that is named there, whatever a proxy said.
+func grubAstray(mode DHCPMode, others []api.Rival, ours []network) string {
+	if mode != DHCPProxy {
+		return ""
+	}
+	for _, r := range others {
+		if r.Gives && !slices.ContainsFunc(ours, func(n network) bool { return n.addr.String() == r.Next }) {
+			return fmt.Sprintf("GRUB asks %s for its configuration, which the DHCP server %s names as next-server, not this appliance: set next-server to %s there",
+				cmp.Or(r.Next, "nobody"), r.Address, ours[0].addr)
+		}
+	}
+	return ""
 }
 
 // tftpStep says what of a boot a name stands for, as an event that it is done:

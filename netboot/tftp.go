@@ -5,10 +5,12 @@ package netboot
 import (
 	"context"
 	"fmt"
+	"net/netip"
 
 	"golang.org/x/sync/errgroup"
 
 	"slate/netboot/api"
+	"slate/netboot/boot"
 	"slate/netboot/nodes"
 	"slate/tftp"
 )
@@ -38,7 +40,15 @@ func (s *Server) tftpEvent(ev tftp.Event) {
 		e.State = api.StateFailed
 		e.Text += ": " + ev.Reason
 	}
-	addr := ev.Client.Addr().Unmap()
+	s.tftpReport(ev.Client.Addr().Unmap(), e)
+	if ev.Name == boot.LoaderGRUB && ev.Kind == tftp.Done {
+		if why := grubAstray(s.Settings.DHCP.Mode, s.rivals.list(), s.networks); why != "" {
+			s.tftpReport(ev.Client.Addr().Unmap(), api.Event{Step: api.StepLoader, State: api.StateNote, Text: why})
+		}
+	}
+}
+
+func (s *Server) tftpReport(addr netip.Addr, e api.Event) {
 	if mac := macOf(addr); mac != "" {
 		s.nodes.Firmware(nodes.Facts{MAC: mac, Address: addr.String()}, e)
 		return

@@ -110,6 +110,10 @@ func printStatus(w io.Writer, st api.Status, now time.Time, p palette) {
 		fmt.Fprintf(w, "image %s\n", i)
 	}
 	for _, r := range st.Rivals {
+		if r.Gives && st.DHCP == string(netboot.DHCPProxy) {
+			fmt.Fprintf(w, "the network's DHCP server: %s %s, %s; seen %s\n", r.Address, r.MAC, printable(r.Offers), r.Seen.Local().Format(time.DateTime))
+			continue
+		}
 		fmt.Fprintf(w, "%sanother DHCP server, %s %s, %s; seen %s%s\n", p.bad, r.Address, r.MAC, printable(r.Offers), r.Seen.Local().Format(time.DateTime), p.plain)
 	}
 	if len(st.Nodes) == 0 {

@@ -117,14 +117,7 @@ func Load(fsys fs.FS) (*Site, error) {
 
 // check merges for everybody and joins what was found wrong, with what was before.
 func (s *Site) check(errs []error) error {
-	scopes := []Scope{{}}
-	for _, g := range s.Groups() {
-		scopes = append(scopes, Scope{Groups: []string{g}})
-	}
-	for _, n := range s.Nodes() {
-		scopes = append(scopes, Scope{Node: n})
-	}
-	for i, scope := range scopes {
+	for i, scope := range s.scopes() {
 		if _, err := s.merge(scope, i > 0); err != nil {
 			errs = append(errs, err)
 		}
@@ -133,6 +126,23 @@ func (s *Site) check(errs []error) error {
 		return err
 	}
 	return s.identify()
+}
+
+// scopes are everybody, each group that has files, and each node that has.
+func (s *Site) scopes() []Scope {
+	list := []Scope{{}}
+	for _, g := range s.Groups() {
+		list = append(list, Scope{Groups: []string{g}})
+	}
+	for _, n := range s.Nodes() {
+		list = append(list, Scope{Node: n})
+	}
+	return list
+}
+
+// Anywhere tells whether something is so for everybody, for a group or for a node.
+func (s *Site) Anywhere(is func(*Node) bool) bool {
+	return slices.ContainsFunc(s.scopes(), func(scope Scope) bool { return is(s.For(scope)) })
 }
 
 // Nodes lists the nodes that have files of their own.

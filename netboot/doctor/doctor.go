@@ -58,6 +58,7 @@ type Facts struct {
 	RulesErr  error
 	Rivals    []dhcp.Rival
 	RivalsErr error
+	GRUB      bool // config.d names it as the loader of some machines
 
 	Loaders []Loader
 
@@ -274,6 +275,9 @@ func (d *diagnosis) rivals() {
 			gives++
 		}
 		switch {
+		case mode == netboot.DHCPProxy && !r.Proxy && d.GRUB && r.NextBoot != d.self():
+			d.add("other DHCP servers", Problem, fmt.Sprintf("set next-server (siaddr) to %s there", d.self()),
+				"%s, and names %s as next-server: GRUB, which config.d names as loader, asks that one for its configuration", r, orNone(r.NextBoot))
 		case mode == netboot.DHCPProxy && !r.Proxy && r.BootFile == "":
 			d.add("other DHCP servers", OK, "", "%s, as it should be beside mode proxy", r)
 		case mode == netboot.DHCPServer && !r.Proxy:
@@ -288,6 +292,21 @@ func (d *diagnosis) rivals() {
 	case len(d.Rivals) == 0:
 		d.add("other DHCP servers", OK, "", "none answers")
 	}
+}
+
+// self is the address that machines reach the appliance by.
+func (d *diagnosis) self() netip.Addr {
+	if a := d.Settings.Network.Address; a.IsValid() || len(d.Interface.Prefixes) == 0 {
+		return a
+	}
+	return d.Interface.Prefixes[0].Addr()
+}
+
+func orNone(a netip.Addr) string {
+	if !a.IsValid() {
+		return "nobody"
+	}
+	return a.String()
 }
 
 func (d *diagnosis) loaders() {

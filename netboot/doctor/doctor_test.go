@@ -72,6 +72,9 @@ func TestDiagnose(t *testing.T) {
 		{"proxy beside one that boots", func(f *Facts) {
 			f.Settings.DHCP.Mode, f.Rivals = netboot.DHCPProxy, []dhcp.Rival{booting}
 		}, Warning, "pxelinux.0", "66, 67"},
+		{"proxy that GRUB does not heed", func(f *Facts) {
+			f.Settings.DHCP.Mode, f.Rivals, f.GRUB = netboot.DHCPProxy, []dhcp.Rival{router}, true
+		}, Problem, "names nobody as next-server", "set next-server (siaddr) to 10.77.0.1"},
 		{"no look", func(f *Facts) { f.RivalsErr = errors.New("no permission") }, Warning, "could not look: no permission", "root"},
 		{"no loader", func(f *Facts) { f.Loaders[0].Path = "" }, Problem, "missing", "apt-get install ipxe"},
 		{"full", func(f *Facts) { f.Free = 1e6 }, Problem, "/d is full", "image gc"},
@@ -111,6 +114,10 @@ func TestDiagnose(t *testing.T) {
 	f.Settings.DHCP.Mode, f.Rivals = netboot.DHCPProxy, []dhcp.Rival{router}
 	if w := Worst(Diagnose(f)); w != OK {
 		t.Errorf("mode proxy beside a plain DHCP server: worst %q, want ok", w)
+	}
+	f.GRUB, f.Rivals[0].NextBoot = true, netip.MustParseAddr("10.77.0.1")
+	if w := Worst(Diagnose(f)); w != OK {
+		t.Errorf("mode proxy with GRUB beside a DHCP server that names the appliance: worst %q, want ok", w)
 	}
 }
 

@@ -27,6 +27,7 @@ import (
 	"slate/images/store"
 	"slate/netboot"
 	"slate/netboot/api"
+	"slate/netboot/config"
 	"slate/tftp"
 )
 
@@ -68,6 +69,9 @@ func Gather(ctx context.Context, o Options) Facts {
 		self = f.Interface.Prefixes[0].Addr()
 	}
 	f.Rivals, f.RivalsErr = dhcp.Probe(ctx, name)
+	if site, err := config.Load(os.DirFS(o.Settings.ConfigD)); err == nil { // slate config check says what is wrong
+		f.GRUB = site.Anywhere(func(n *config.Node) bool { return n.Boot.Loader == config.LoaderGRUB })
+	}
 	f.Rivals = slices.DeleteFunc(f.Rivals, func(r dhcp.Rival) bool { return r.Server == self })
 
 	t := traveller{Options: o, self: self, link: f.Link, store: st}

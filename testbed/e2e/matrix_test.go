@@ -69,11 +69,14 @@ var machines = []row{
 	{name: "UEFI ROM e1000e", spec: uefi(card("e1000e")), shows: []string{isIPXE, starts}, steps: romSteps},
 	{name: "UEFI HTTP", spec: lab.NodeSpec{Firmware: qemu.UEFI, UEFINet: map[string]bool{"ipv4": false, "ipv6": false}},
 		shows: []string{isHTTP, isIPXE, starts}, steps: loadSteps},
-	// The kernel's messages are on the console from the start, "Secure boot enabled" with them.
-	{name: "Secure Boot", spec: lab.NodeSpec{Firmware: qemu.UEFISecure, UEFINet: map[string]bool{"ipv6": false}},
-		conf:  "loader = \"grub\"\ncmdline = [\"loglevel=7\", \"panic=30\"]\n",
-		shows: []string{isPXE, starts, `[Ss]ecure boot enabled`}, steps: loadSteps},
+	secureBoot,
 }
+
+// secureBoot is a machine with Microsoft's keys enforced. The kernel's messages are
+// on the console from the start, "Secure boot enabled" with them.
+var secureBoot = row{name: "Secure Boot", spec: lab.NodeSpec{Firmware: qemu.UEFISecure, UEFINet: map[string]bool{"ipv6": false}},
+	conf:  "loader = \"grub\"\ncmdline = [\"loglevel=7\", \"panic=30\"]\n",
+	shows: []string{isPXE, starts, `[Ss]ecure boot enabled`}, steps: loadSteps}
 
 // others are the machines that boot in one network only.
 var others = []row{
@@ -89,6 +92,11 @@ var others = []row{
 		conf: "cmdline = [\"loglevel=7\"]\n", spec: badLink(uefi(lab.NodeSpec{}), lab.Link{Hold: portHold})},
 	{network: "server", name: "loss", always: true, steps: romSteps, shows: []string{starts}, spec: badLink(lab.NodeSpec{}, lab.Link{Loss: 0.1})},
 	{network: "server", name: "loss, UEFI", steps: loadSteps, shows: []string{isPXE, starts}, spec: badLink(uefi(lab.NodeSpec{}), lab.Link{Loss: 0.1})},
+	// GRUB asks the server that the answer with the address names: it comes no
+	// further than that, or boots, as the network's DHCP server says.
+	{network: "proxy", name: "Secure Boot, astray", spec: secureBoot.spec, conf: secureBoot.conf,
+		shows: []string{isPXE}, last: `Welcome to GRUB`, steps: []string{"dhcp done", "loader done", "loader note"}},
+	inNetwork("next-server", secureBoot),
 	// Debian 12 has no iPXE for arm64; what its firmware does with a loader shows
 	// without one.
 	{network: "server", name: "UEFI arm64", always: true, spec: lab.NodeSpec{Firmware: qemu.UEFIARM64}, steps: []string{"dhcp done", "loader done"},
@@ -112,7 +120,13 @@ var networks = []struct {
 	{"proxy", "", proxyNetwork},
 	{"relay", farBridge, relayNetwork},
 	{"relay and proxy", farBridge, relayedProxyNetwork},
+	{"next-server", "", nextServerNetwork},
 	{"arm64", "", armNetwork},
+}
+
+func inNetwork(name string, r row) row {
+	r.network = name
+	return r
 }
 
 func card(model string) lab.NodeSpec { return lab.NodeSpec{NICs: []lab.NIC{{Model: model}}} }
@@ -139,10 +153,10 @@ func triesAgain(s lab.NodeSpec) lab.NodeSpec {
 func matrix() []row {
 	rows := slices.Clone(others)
 	for _, n := range networks {
-		if n.name == "arm64" {
-			continue
-		}
 		for _, r := range machines {
+			if n.name == "arm64" || n.name == "next-server" || strings.Contains(n.name, "proxy") && r.name == secureBoot.name {
+				continue
+			}
 			r.network = n.name
 			r.always = slices.Contains(always, n.name+"/"+r.name)
 			rows = append(rows, r)
@@ -293,9 +307,16 @@ func armNetwork(t *testing.T) *site {
 	return s
 }
 
-func proxyNetwork(t *testing.T) *site {
+func proxyNetwork(t *testing.T) *site { return besideServer(t) }
+
+// nextServerNetwork has a DHCP server that names the appliance as the one to boot from.
+func nextServerNetwork(t *testing.T) *site {
+	return besideServer(t, "--dhcp-boot=,,10.77.0.1")
+}
+
+func besideServer(t *testing.T, more ...string) *site {
 	l := labtest.New(t, lab.Options{})
-	addressServer(t, l)
+	addressServer(t, l, more...)
 	s := newSite(t, l)
 	s.wantMode("proxy")
 	return s
