@@ -38,7 +38,7 @@ func (s *Server) httpHandler() http.Handler {
 		Sign:             s.sign,
 		Hello:            s.hello,
 		Secured:          s.secured,
-		Sync:             s.sync,
+		Sync:             s.fetchTurns(s.sync),
 		Log:              s.Log,
 	})
 }
@@ -56,12 +56,9 @@ func (s *Server) script(_ context.Context, q httpd.ScriptQuery) ([]byte, error) 
 	if no != nil {
 		return s.scripts.Refuse(no.node, no.reason, no.hint)
 	}
-	place, fresh := s.queue.ask(q.MAC)
+	place := s.turnOf(facts)
 	if place == 0 {
 		return s.bootScript(facts, d)
-	}
-	if fresh {
-		s.nodes.Firmware(facts, api.Event{Step: api.StepScript, State: api.StateNote, Text: fmt.Sprintf("waits for its turn to load: place %d in the queue", place)})
 	}
 	return s.scripts.Wait(srv.URL(""), srv.URL(api.PathScript), d.Start.Node, place, pauseOf(place))
 }

@@ -10,7 +10,7 @@ import (
 
 func TestQueue(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	q := newQueue(2)
+	q := newQueue(2, turnLimit)
 	q.now = func() time.Time { return now }
 	ask := func(mac string, want int, wantFresh bool) {
 		t.Helper()
@@ -45,7 +45,26 @@ func TestQueue(t *testing.T) {
 	now = now.Add(waitLimit + time.Second)
 	ask("h", 1, true)
 
-	free := newQueue(0)
+	// Who fetches keeps its turn as long as it is at it.
+	q = newQueue(1, idleLimit)
+	q.now = func() time.Time { return now }
+	ask("a", 0, true)
+	q.busy("a", 1)
+	now = now.Add(time.Hour)
+	ask("b", 1, true)
+	q.busy("a", -1)
+	now = now.Add(idleLimit)
+	ask("a", 0, true)
+	now = now.Add(idleLimit)
+	ask("b", 1, false)
+	now = now.Add(time.Second)
+	ask("b", 0, false)
+	q.busy("a", -1) // comes late
+	ask("a", 1, true)
+	q.left("b")
+	ask("a", 0, false)
+
+	free := newQueue(0, turnLimit)
 	for i := range 1000 {
 		if p, _ := free.ask(fmt.Sprint(i)); p != 0 {
 			t.Fatalf("without a limit, machine %d waits at place %d", i, p)
@@ -57,7 +76,7 @@ func TestQueue(t *testing.T) {
 func TestQueueStorm(t *testing.T) {
 	const machines, limit = 300, 8
 	now := time.Unix(1e9, 0)
-	q := newQueue(limit)
+	q := newQueue(limit, turnLimit)
 	q.now = func() time.Time { return now }
 	var order []int
 	until := map[int]time.Time{} // of those that load

@@ -92,10 +92,14 @@ func (s *Server) grubConfig(facts nodes.Facts) ([]byte, error) {
 		return s.grub.Refuse(no.node, no.reason, no.hint)
 	}
 	start, v := d.Start, d.Start.Version
+	if place := s.turnOf(facts); place > 0 {
+		return s.grub.Wait(start.Node, place, pauseOf(place))
+	}
 	var ok bool
 	if start.Node, start.BootID, ok = s.nodes.Script(facts, v.Ref(), v.Ref()+", "+d.Why); !ok {
 		return nil, errors.New("no room for this node")
 	}
+	s.queue.start(facts.MAC, start.BootID)
 	part := func(d images.Digest, name string) string { return tftpBoot + d.String() + "/" + name }
 	b := grub.Boot{
 		Node: start.Node, Image: v.Ref(), BootID: start.BootID, Server: start.Server.Addr.String(),

@@ -5,6 +5,7 @@ package netboot_test
 import (
 	"bytes"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -64,7 +65,7 @@ func TestSecureBootChain(t *testing.T) {
 	}
 	missing("revocations_sbat.efi")
 	missing("grub/x86_64-efi/command.lst")
-	if got := get("grub/grub.cfg"); !strings.Contains(got, "configfile (tftp,"+labAddr+")/grub/node-$net_default_mac.cfg\n") {
+	if got := get("grub/grub.cfg"); !strings.Contains(got, "source (tftp,"+labAddr+")/grub/node-$net_default_mac.cfg\n") {
 		t.Errorf("the first configuration does not lead to the node's own:\n%s", got)
 	}
 	cfg := get("grub/node-52:54:00:aa:bb:cc.cfg")
@@ -96,6 +97,68 @@ func TestSecureBootChain(t *testing.T) {
 	}
 	missing("boot/" + images.Digest{1}.String() + "/kernel")
 	missing("boot/x/kernel")
+}
+
+// GRUB waits for its turn, too.
+func TestGRUBWaitsForItsTurn(t *testing.T) {
+	s := newAppliance(t)
+	s.Settings.Queue.Boots = 1
+	start(t, s)
+	get := func(name string) string {
+		t.Helper()
+		text, err := fetchTFTP(t, name)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		return text
+	}
+	const one, two = "grub/node-52:54:00:00:00:01.cfg", "grub/node-52:54:00:00:00:02.cfg"
+	if text := get(one); !strings.Contains(text, "starts demo/1") {
+		t.Fatalf("the first machine does not start:\n%s", text)
+	}
+	if text := get(two); !strings.Contains(text, "node-000002 waits for its turn to load: place 1 in the queue") || !strings.HasSuffix(text, "\nset slate_turn=wait\n") {
+		t.Fatalf("the second machine is not told to wait:\n%s", text)
+	}
+	st, err := (&api.Client{Base: "http://" + labAddr + ":8070"}).Status(t.Context())
+	if err != nil || len(st.Queues) != 2 || st.Queues[0] != (api.Queue{Kind: api.QueueBoots, Busy: 1, Waiting: 1, Limit: 1}) {
+		t.Errorf("queues = %+v, %v", st.Queues, err)
+	}
+}
+
+// With room for one, the second machine that fetches a version is told to come again.
+func TestFetchesWaitForTheirTurn(t *testing.T) {
+	s := newAppliance(t)
+	s.Settings.Queue.Fetches = 1
+	start(t, s)
+	ask := func(from, path string) (status int, again, text string) {
+		t.Helper()
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c := http.Client{Transport: &http.Transport{DialContext: d.DialContext, DisableKeepAlives: true}}
+		resp, err := c.Get("http://" + labAddr + ":8070/v1/" + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, resp.Header.Get("Retry-After"), string(b)
+	}
+	const one, two = "127.0.0.1", "127.0.0.2"
+	pack := "pack/" + images.Digest{1}.String() + "/-/0"
+	if status, _, text := ask(one, pack); status != http.StatusNotFound {
+		t.Errorf("the first machine is answered %d %s, want that there is no such tree", status, text)
+	}
+	if status, again, text := ask(two, pack); status != http.StatusServiceUnavailable || again != "3" || text != "as many machines as may (1) fetch a version: place 1 in the queue\n" {
+		t.Errorf("the second machine is answered %d, again %q, %q, want its place", status, again, text)
+	}
+	if status, _, text := ask(two, "record/demo@stable"); status != http.StatusOK {
+		t.Errorf("the second machine is refused the record: %d %s", status, text)
+	}
+	if status, _, _ := ask(one, pack); status != http.StatusNotFound {
+		t.Errorf("the first machine loses its turn: %d", status)
+	}
 }
 
 // With room for one, the second machine is told its place until the first has its

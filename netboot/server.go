@@ -59,7 +59,8 @@ type Server struct {
 	loaders  loaders
 	sync     *transfer.Handler
 	grub     *grub.Configs
-	queue    *queue
+	queue    *queue // for the kernel
+	fetches  *queue // for the contents of versions
 	exports  *exports
 	meter    meter
 	export   *nfs.Server
@@ -153,7 +154,8 @@ func (s *Server) open(ctx context.Context) error {
 	s.site, err = openSite(s.Settings.ConfigD, s.Log)
 	try(err)
 	try(s.openStore(ctx))
-	s.queue = newQueue(s.Settings.Queue.Boots)
+	s.queue = newQueue(s.Settings.Queue.Boots, turnLimit)
+	s.fetches = newQueue(s.Settings.Queue.Fetches, idleLimit)
 	s.exports = &exports{store: s.store}
 	s.export = s.newExport()
 	s.meter = meter{root: "/", now: time.Now}

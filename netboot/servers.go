@@ -61,13 +61,6 @@ func (s *Server) hello(h api.Hello, addr string) (api.Welcome, error) {
 	return api.Welcome{Node: start.Node, Boot: start.BootID, Words: start.Cmdline()}, nil
 }
 
-// length counts the machines that load and those that wait.
-func (q *queue) length() (loading, waiting int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.loading), len(q.waiting)
-}
-
 // meter reads the load of the machine that the appliance runs on.
 type meter struct {
 	root string // of /proc and /sys in tests

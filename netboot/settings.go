@@ -92,9 +92,11 @@ type NFSSettings struct {
 	Memory int `toml:"memory"` // MiB for the calls of all machines that are being answered
 }
 
-// QueueSettings are for when many machines start at once.
+// QueueSettings are for when many machines want the same at once: how many may, of
+// each kind. 0: no limit.
 type QueueSettings struct {
-	Boots int `toml:"boots"` // machines that load their kernel at the same time; 0: no limit
+	Boots   int `toml:"boots"`   // load their kernel
+	Fetches int `toml:"fetches"` // fetch the contents of a version
 }
 
 // Range is a span of addresses, both ends included, written "10.0.0.100-10.0.0.199".
@@ -154,7 +156,7 @@ func ReadSettings(file string) (Settings, error) {
 		Data: DefaultData, ConfigD: "config.d", Key: "site.key",
 		DHCP: DHCPSettings{Mode: DHCPServer, PoolSettings: PoolSettings{Lease: Duration(DefaultLease)}},
 		HTTP: PortSettings{DefaultHTTPPort}, HTTPS: PortSettings{DefaultTLSPort}, TFTP: PortSettings{DefaultTFTPPort}, NFS: NFSSettings{DefaultNFSPort, DefaultNFSMem},
-		Queue: QueueSettings{DefaultBoots},
+		Queue: QueueSettings{DefaultBoots, DefaultFetches},
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -195,8 +197,10 @@ func (s *Settings) check(doc *config.Doc) []error {
 	if a := s.Network.Address; a.IsValid() && !a.Is4() {
 		bad("network.address", "%s is not an IPv4 address", a)
 	}
-	if s.Queue.Boots < 0 {
-		bad("queue.boots", "%d is less than none", s.Queue.Boots)
+	for key, n := range map[string]int{"queue.boots": s.Queue.Boots, "queue.fetches": s.Queue.Fetches} {
+		if n < 0 {
+			bad(key, "%d is less than none", n)
+		}
 	}
 	switch s.DHCP.Mode {
 	case DHCPServer, DHCPProxy, DHCPOff:

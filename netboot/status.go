@@ -15,7 +15,7 @@ func (s *Server) status(events bool) (api.Status, error) {
 	if err != nil {
 		return api.Status{}, err
 	}
-	st := api.Status{Version: s.Version, Started: s.started, Address: s.addr().String(), DHCP: string(s.Settings.DHCP.Mode), Nodes: s.listNodes(events), Rivals: s.rivals.list()}
+	st := api.Status{Version: s.Version, Started: s.started, Address: s.addr().String(), DHCP: string(s.Settings.DHCP.Mode), Nodes: s.listNodes(events), Rivals: s.rivals.list(), Queues: s.queues()}
 	for name, channels := range published {
 		for _, c := range channels {
 			rec, err := s.store.Resolve(images.Ref{Name: name, Channel: c})

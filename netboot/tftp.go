@@ -50,6 +50,9 @@ func (s *Server) tftpEvent(ev tftp.Event) {
 
 func (s *Server) tftpReport(addr netip.Addr, e api.Event) {
 	if mac := macOf(addr); mac != "" {
+		if e.Step == api.StepKernel && e.State == api.StateDone {
+			s.queue.left(mac)
+		}
 		s.nodes.Firmware(nodes.Facts{MAC: mac, Address: addr.String()}, e)
 		return
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,14 +40,18 @@ type Client struct {
 	Rate        int64          // bytes a second; 0: no limit
 	Work        string         // directory for parts of large files; "": the system's for temporary files
 	Progress    func(Progress) // called often, one call at a time; may be nil
+	// Waiting is told when the server has no room now (status 503 with Retry-After),
+	// with the server's words, and when it is asked again; may be nil.
+	Waiting func(why string, again time.Duration)
 
 	once    sync.Once
 	limit   *rate.Limiter
 	stats   counters
 	progMu  sync.Mutex
-	server  atomic.Int64                // which of Base and Mirrors is asked
-	stall   time.Duration               // 0: defaultStall; set in tests
-	backoff func(try int) time.Duration // replaced in tests
+	server  atomic.Int64                         // which of Base and Mirrors is asked
+	stall   time.Duration                        // 0: defaultStall; set in tests
+	backoff func(try int) time.Duration          // replaced in tests
+	after   func(time.Duration) <-chan time.Time // time.After, but in tests
 }
 
 // Progress says how far a Fetch is.
@@ -80,6 +85,8 @@ const (
 	maxAnswer          = 1 << 30
 	limitPiece         = 64 << 10
 	defaultStall       = 30 * time.Second // without a byte of an answer that has begun
+	maxPause           = time.Minute      // between two questions, whatever the server says
+	maxQueue           = time.Hour        // for one answer, in the server's queue
 )
 
 func (c *Client) init() {
@@ -99,6 +106,9 @@ func (c *Client) init() {
 		if c.Rate > 0 {
 			c.limit = rate.NewLimiter(rate.Limit(c.Rate), int(max(c.Rate/4, limitPiece)))
 		}
+		if c.after == nil {
+			c.after = time.After
+		}
 		if c.backoff == nil {
 			c.backoff = func(try int) time.Duration { return min(time.Second<<try, 20*time.Second) / 2 }
 		}
@@ -110,6 +120,7 @@ type StatusError struct {
 	URL    string
 	Status int
 	Text   string
+	Again  time.Duration // after which to ask again; 0: the server does not say
 }
 
 func (e *StatusError) Error() string {
@@ -128,6 +139,7 @@ func (c *Client) get(ctx context.Context, path string, limit int64) ([]byte, err
 	var body bytes.Buffer
 	etag := ""
 	lacking := 0 // servers that do not have it
+	queued := time.Duration(0)
 	for try := 0; ; try++ {
 		before, at := body.Len(), c.server.Load()
 		done, err := c.attempt(ctx, c.base(at), path, &body, &etag, limit)
@@ -138,6 +150,14 @@ func (c *Client) get(ctx context.Context, path string, limit int64) ([]byte, err
 		}
 		if done || ctx.Err() != nil {
 			return body.Bytes(), err
+		}
+		if busy := (*StatusError)(nil); errors.As(err, &busy) && busy.Again > 0 && queued < maxQueue {
+			if err := c.queue(ctx, busy); err != nil {
+				return nil, err
+			}
+			queued += busy.Again
+			try-- // being told to wait is no failure
+			continue
 		}
 		if body.Len() > before {
 			try = 0 // it is slow going, but going
@@ -158,6 +178,21 @@ func (c *Client) get(ctx context.Context, path string, limit int64) ([]byte, err
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
+	}
+}
+
+// queue waits as long as a server with no room asks for.
+func (c *Client) queue(ctx context.Context, busy *StatusError) error {
+	if c.Waiting != nil {
+		c.progMu.Lock()
+		c.Waiting(busy.Text, busy.Again)
+		c.progMu.Unlock()
+	}
+	select {
+	case <-c.after(busy.Again):
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
 	}
 }
 
@@ -213,6 +248,9 @@ func (c *Client) attempt(ctx context.Context, base, path string, body *bytes.Buf
 	default:
 		text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
 		err := &StatusError{URL: url, Status: resp.StatusCode, Text: strings.TrimSpace(string(text))}
+		if seconds, aerr := strconv.Atoi(resp.Header.Get("Retry-After")); aerr == nil && seconds > 0 && resp.StatusCode == http.StatusServiceUnavailable {
+			err.Again = min(time.Duration(seconds)*time.Second, maxPause)
+		}
 		retry := resp.StatusCode >= 500 || resp.StatusCode == http.StatusTooManyRequests
 		return !retry, err
 	}

@@ -14,3 +14,6 @@ func NewTestClient(base string, keys []ed25519.PublicKey, work string) *Client {
 
 // SetStall sets how long an answer may bring nothing.
 func (c *Client) SetStall(d time.Duration) { c.stall = d }
+
+// SetAfter replaces time.After in a server's queue.
+func (c *Client) SetAfter(after func(time.Duration) <-chan time.Time) { c.after = after }

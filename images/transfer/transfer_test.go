@@ -374,6 +374,46 @@ func TestBrokenConnectionsAreResumed(t *testing.T) {
 	}
 }
 
+// A server with no room says when to ask again. However often it does, that is no
+// failure, up to an hour.
+func TestWaitingForATurn(t *testing.T) {
+	var asked, room atomic.Int64
+	s := newSite(t, func(h http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, "/v1/pack/") && asked.Add(1) <= room.Load() {
+				w.Header().Set("Retry-After", "20")
+				http.Error(w, "place 3 in the queue", http.StatusServiceUnavailable)
+				return
+			}
+			h.ServeHTTP(w, r)
+		})
+	})
+	s.commit(t, map[string][]byte{"f": random(1, 1000)})
+	for _, c := range []struct {
+		busy int64
+		ok   bool
+	}{{20, true}, {1000, false}} {
+		asked.Store(0)
+		room.Store(c.busy)
+		client := s.client(t)
+		var waited time.Duration
+		var last string
+		client.SetAfter(func(time.Duration) <-chan time.Time {
+			now := make(chan time.Time, 1)
+			now <- time.Time{}
+			return now
+		})
+		client.Waiting = func(why string, again time.Duration) { waited, last = waited+again, why }
+		_, err := pull(t.Context(), client, open(t, nil))
+		switch {
+		case c.ok && (err != nil || waited != 400*time.Second || last != "place 3 in the queue"):
+			t.Errorf("busy for %d questions: %v after %v, told %q", c.busy, err, waited, last)
+		case !c.ok && (err == nil || waited != time.Hour || !strings.Contains(err.Error(), "place 3 in the queue")):
+			t.Errorf("busy for ever: %v after %v, want an error after an hour", err, waited)
+		}
+	}
+}
+
 func TestGivingUpAndGoingOn(t *testing.T) {
 	var broken atomic.Bool
 	var packs atomic.Int64

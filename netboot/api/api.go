@@ -163,8 +163,23 @@ type Status struct {
 	Images  []string  `json:"images"`
 	Nodes   []Node    `json:"nodes"`
 	Rivals  []Rival   `json:"rivals,omitempty"` // seen while serving, newest first
+	Queues  []Queue   `json:"queues,omitempty"`
 	Mounts  []Mount   `json:"mounts,omitempty"` // only the admin's socket says so
 }
+
+// Queue is how many machines do the same at the same time, and wait to.
+type Queue struct {
+	Kind    string `json:"kind"`
+	Busy    int    `json:"busy"`
+	Waiting int    `json:"waiting"`
+	Limit   int    `json:"limit"` // of Busy; 0: none
+}
+
+// The kinds of queues, by their names in slate.toml.
+const (
+	QueueBoots   = "boots"   // for kernel and initramfs
+	QueueFetches = "fetches" // for the contents of versions
+)
 
 // Mount is a machine that is connected to the NFS server, and the tree it uses.
 type Mount struct {

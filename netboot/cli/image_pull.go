@@ -59,6 +59,9 @@ func (c *imagePullCmd) Run(ctx context.Context, a *app) error {
 		Progress: func(p transfer.Progress) {
 			bar.store(store.Progress{Stage: "fetching", Bytes: p.Have, Total: p.Total, Name: formatBytes(p.Fetched) + " over the network"})
 		},
+		Waiting: func(why string, again time.Duration) {
+			bar.step("waiting:", fmt.Sprintf("%s; asking again in %.0f s", printable(why), again.Seconds()))
+		},
 	}
 	start := time.Now()
 	rec, err := c.pull(ctx, st, client, ref)

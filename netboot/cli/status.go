@@ -103,11 +103,24 @@ func baseURL(s netboot.Settings) (string, error) {
 	return "http://" + net.JoinHostPort(addr.String(), strconv.Itoa(s.HTTP.Port)), nil
 }
 
+// queueText says how many machines do what they do.
+func queueText(q api.Queue) string {
+	if q.Kind == api.QueueFetches {
+		return fmt.Sprintf("%d machines fetch a version", q.Busy)
+	}
+	return fmt.Sprintf("%d machines load their kernel", q.Busy)
+}
+
 // printStatus prints the appliance in a few lines and each node in one.
 func printStatus(w io.Writer, st api.Status, now time.Time, p palette) {
 	fmt.Fprintf(w, "%s\nrunning since %s on %s, DHCP mode %s\n", st.Version, st.Started.Local().Format(time.DateTime), st.Address, st.DHCP)
 	for _, i := range st.Images {
 		fmt.Fprintf(w, "image %s\n", i)
+	}
+	for _, q := range st.Queues {
+		if q.Waiting > 0 {
+			fmt.Fprintf(w, "%s, %d wait for their turn ([queue] %s = %d)\n", queueText(q), q.Waiting, q.Kind, q.Limit)
+		}
 	}
 	for _, r := range st.Rivals {
 		if r.Gives && st.DHCP == string(netboot.DHCPProxy) {

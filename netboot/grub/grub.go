@@ -13,6 +13,7 @@ import (
 	"net"
 	"strings"
 	"text/template"
+	"time"
 )
 
 // Names under which GRUB asks for its configurations by TFTP: the first is built
@@ -74,6 +75,12 @@ func (c *Configs) Boot(b Boot) ([]byte, error) {
 		Tries              string
 		Pause, GiveUpPause int
 	}{b, tries, pause, giveUpPause})
+}
+
+// Wait returns the configuration that tells a machine its place in the queue, and
+// has the main one ask again after a while.
+func (c *Configs) Wait(node string, place int, pause time.Duration) ([]byte, error) {
+	return c.render("wait.cfg.tmpl", map[string]any{"Node": node, "Place": place, "Wait": int(pause.Seconds())})
 }
 
 // Refuse returns the configuration that says why a machine is not started.

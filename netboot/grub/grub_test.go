@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"slate/netboot/grub"
 	"slate/testbed/golden"
@@ -35,6 +36,8 @@ func configs(t *testing.T) map[string][]byte {
 		Cmdline: []string{"console=ttyS0,115200", "quiet", `odd="it's;so"`, "slate.server=http://10.77.0.1:8070"},
 	})
 	keep("boot", text, err)
+	text, err = c.Wait("node-123456", 3, 5*time.Second)
+	keep("wait", text, err)
 	text, err = c.Refuse("node-123456", "no image; reboot $x \"y\" 'z'\nsecond line", "publish one with: slate image publish demo")
 	keep("refuse", text, err)
 	return out
@@ -43,6 +46,9 @@ func configs(t *testing.T) map[string][]byte {
 func TestConfigs(t *testing.T) {
 	for name, text := range configs(t) {
 		golden.Check(t, "testdata/"+name+".cfg.golden", text)
+		if name == "wait" {
+			continue
+		}
 		if !strings.HasSuffix(string(text), "\nexit 1\n") {
 			t.Errorf("%s does not end in exit 1, which leads to the next boot device", name)
 		}
