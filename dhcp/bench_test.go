@@ -227,10 +227,7 @@ func newLoad(w *wire) *load {
 }
 
 func (l *load) run(n, workers int) {
-	for range workers {
-		l.waiting = append(l.waiting, make(chan *dhcpv4.DHCPv4, 16))
-	}
-	go l.read()
+	l.open(workers)
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	for worker := range workers {
@@ -245,6 +242,36 @@ func (l *load) run(n, workers int) {
 		})
 	}
 	wg.Wait()
+}
+
+// runUntil goes on, from a machine on, until a question is not answered. enough is
+// closed after so many leases.
+func (l *load) runUntil(from, workers, leases int, enough chan struct{}) {
+	l.open(workers)
+	var next, made atomic.Int64
+	next.Store(int64(from))
+	var wg sync.WaitGroup
+	for worker := range workers {
+		wg.Go(func() {
+			for l.lease(worker, int(next.Add(1))-1) {
+				if made.Add(1) == int64(leases) {
+					close(enough)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// open makes a place for the answers to each worker.
+func (l *load) open(workers int) {
+	if l.waiting != nil {
+		return
+	}
+	for range workers {
+		l.waiting = append(l.waiting, make(chan *dhcpv4.DHCPv4, 16))
+	}
+	go l.read()
 }
 
 func (l *load) read() {
@@ -267,23 +294,23 @@ func (l *load) read() {
 	}
 }
 
-// lease is one machine's way to its address.
-func (l *load) lease(worker, machine int) {
+// lease is one machine's way to its address; false: it got none.
+func (l *load) lease(worker, machine int) bool {
 	start := time.Now()
 	p := &dhcpv4.DHCPv4{
 		OpCode: dhcpv4.OpcodeBootRequest, HWType: iana.HWTypeEthernet, HopCount: 1, GatewayIPAddr: net.IPv4(10, 77, 0, 2),
-		ClientHWAddr: net.HardwareAddr{2, 0, 0, byte(machine >> 16), byte(machine >> 8), byte(machine)},
+		ClientHWAddr: machineMAC(machine),
 		Options:      dhcpv4.Options{53: {1}, 55: {1, 3, 6, 15}},
 	}
 	offer := l.exchange(p, worker, machine, dhcpv4.MessageTypeOffer)
 	if offer == nil {
-		return
+		return false
 	}
 	p.Options[53] = []byte{3}
 	p.Options[50], p.Options[54] = offer.YourIPAddr.To4(), offer.Options[54]
 	ack := l.exchange(p, worker, machine, dhcpv4.MessageTypeAck)
 	if ack == nil {
-		return
+		return false
 	}
 	a, _ := netip.AddrFromSlice(ack.YourIPAddr.To4())
 	l.mu.Lock()
@@ -293,6 +320,7 @@ func (l *load) lease(worker, machine int) {
 	}
 	l.holder[a] = machine
 	l.took = append(l.took, time.Since(start))
+	return true
 }
 
 func (l *load) exchange(p *dhcpv4.DHCPv4, worker, machine int, want dhcpv4.MessageType) *dhcpv4.DHCPv4 {

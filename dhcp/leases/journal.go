@@ -27,7 +27,7 @@ import (
 // from the start of the file as long as they are whole and of the first one's
 // generation, a number that grows each time the journal starts over.
 type journal struct {
-	f    *os.File
+	f    file
 	gen  uint64
 	off  int64
 	buf  []byte
@@ -35,6 +35,13 @@ type journal struct {
 
 	// unsaved is what is in the journal and not in the database yet.
 	unsaved map[[4]byte][]byte
+}
+
+// file is a file in which a write that has returned is on disk.
+type file interface {
+	io.Reader
+	io.WriterAt
+	io.Closer
 }
 
 const (

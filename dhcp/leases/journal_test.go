@@ -4,12 +4,16 @@ package leases_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"slate/dhcp/leases"
 )
 
 // Machines renew so often that the journals are turned over several times. After
@@ -57,6 +61,72 @@ func TestCrashAfterManyRenewals(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Nobody is told that a lease is his before it is on disk; and nobody at all if the
+// disk fails. What waited meanwhile is written by the next write.
+func TestLeaseWaitsForTheDisk(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "leases.db")
+	s := open(t, path)
+	p := newPool(t, s, "10.0.0.1", "10.0.0.250")
+	disk := &leases.Disk{Entered: make(chan struct{}), Let: make(chan error)}
+	s.Through(disk)
+	told := make(chan string, 10)
+	take := func(client string) {
+		t.Helper()
+		a := offer(t, p, client, "")
+		l := leases.Lease{Addr: addr(a), Client: client, Expires: time.Now().Add(time.Hour)}
+		if err := p.BindThen(l, func(err error) { told <- fmt.Sprint(client, " ", err) }); err != nil {
+			t.Fatal(err)
+		}
+		go s.Flush()
+	}
+	quiet := func() {
+		t.Helper()
+		select {
+		case got := <-told:
+			t.Fatalf("%s: told before the write had ended", got)
+		default:
+		}
+	}
+	want := func(list ...string) {
+		t.Helper()
+		for _, w := range list {
+			if got := <-told; got != w {
+				t.Errorf("told %q, want %q", got, w)
+			}
+		}
+	}
+	take("a")
+	<-disk.Entered
+	take("b")
+	take("c")
+	quiet()
+	disk.Let <- nil
+	want("a <nil>")
+	<-disk.Entered
+	quiet()
+	disk.Let <- errors.New("the disk is on fire")
+	want("b the disk is on fire", "c the disk is on fire")
+	take("d")
+	<-disk.Entered
+	disk.Let <- nil
+	want("d <nil>")
+
+	cut := filepath.Join(t.TempDir(), "cut.db")
+	copyStore(t, path, cut)
+	var have []string
+	for _, l := range open(t, cut).All() {
+		have = append(have, l.Client)
+	}
+	if got := strings.Join(have, " "); got != "a d" {
+		t.Errorf("after a power cut there are leases of %q, want those of a and d, who were told so", got)
+	}
+	go func() { // the test's end closes the store
+		for range disk.Entered {
+			disk.Let <- nil
+		}
+	}()
 }
 
 // The power goes while a batch is written: it is lost, and nothing before it.
