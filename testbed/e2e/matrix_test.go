@@ -263,9 +263,10 @@ func askAsPlainPXE(t *testing.T, n *lab.Node) {
 // portHold is for how long a switch port forwards nothing after its link came up.
 const portHold = 35 * time.Second
 
-// holdAgain makes the switch port wait anew when the kernel's driver takes the card.
+// holdAgain makes the switch port wait anew when the controller takes the card, as
+// one does when the kernel's driver takes the link down and up a moment earlier.
 func holdAgain(t *testing.T, n *lab.Node) {
-	if _, err := n.Console().Expect(t.Context(), bootLimit, `Linux version`); err != nil {
+	if _, err := n.Console().Expect(t.Context(), bootLimit, `step network \(4/10\)`); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.SetLink(0, lab.Link{Hold: portHold}); err != nil {
