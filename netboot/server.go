@@ -196,6 +196,11 @@ func (s *Server) openStore(ctx context.Context) error {
 	if s.logs, err = logs.Open(filepath.Join(s.Settings.Data, LogDir)); err != nil {
 		return err
 	}
+	s.nodes.Renamed = func(from, to string) {
+		if err := s.logs.Rename(from, to); err != nil {
+			s.Log.Error("the logs of a node stay under its old name", "node", to, "before", from, "err", err)
+		}
+	}
 	if err := s.openController(); err != nil {
 		return err
 	}

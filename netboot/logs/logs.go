@@ -276,6 +276,18 @@ func (s *Store) read(node string, e Entry) ([]byte, error) {
 	return io.ReadAll(z)
 }
 
+// Rename gives the logs of a node that has another name now to that name. There must
+// be none of that name yet.
+func (s *Store) Rename(from, to string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.root.Rename(from, to)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // it never sent one
+	}
+	return err
+}
+
 // Forget removes all logs of a node.
 func (s *Store) Forget(node string) error {
 	s.mu.Lock()

@@ -61,6 +61,35 @@ func TestAppendGoesOnWhereTheLogEnds(t *testing.T) {
 	}
 }
 
+func TestLogsFollowTheName(t *testing.T) {
+	s, _ := open(t)
+	for _, boot := range []string{"b1", "b2"} {
+		if _, err := s.Append("node-1", boot, 0, []byte(boot)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // the second time there is nothing to do
+		if err := s.Rename("node-1", "pc1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Append("pc1", "b2", 2, []byte(" goes on")); err != nil {
+		t.Fatal(err)
+	}
+	if got := text(t, s, "pc1", "b1") + ", " + text(t, s, "pc1", "b2"); got != "b1, b2 goes on" {
+		t.Errorf("logs of the new name: %q", got)
+	}
+	if list, err := s.List("node-1"); err != nil || len(list) != 0 {
+		t.Errorf("logs of the old name: %v, %v, want none", list, err)
+	}
+	if _, err := s.Append("node-1", "b3", 0, []byte("another machine")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Rename("node-1", "pc1"); err == nil || text(t, s, "pc1", "b1") != "b1" {
+		t.Errorf("renamed to a name that has logs: %v, want an error and the logs untouched", err)
+	}
+}
+
 func TestALogIsBounded(t *testing.T) {
 	s, _ := open(t)
 	s.Bytes = 10

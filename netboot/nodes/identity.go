@@ -59,6 +59,9 @@ func (r *Registry) seen(f Facts) *api.Node {
 	f.MAC = strings.ToLower(f.MAC)
 	name := r.named(f)
 	node := r.find(f)
+	if node != nil && name != "" && node.Name != name && r.isOthers(node, f.MAC) {
+		node = nil
+	}
 	switch {
 	case node != nil && name != "" && node.Name != name:
 		r.rename(node, name)
@@ -101,12 +104,22 @@ func (r *Registry) named(f Facts) string {
 	return r.Named(f)
 }
 
+// isOthers tells whether the admin says that the node is another machine: one of its
+// other cards has its name. The two were one node until then.
+func (r *Registry) isOthers(n *api.Node, mac string) bool {
+	return slices.ContainsFunc(n.MACs, func(m string) bool { return m != mac && r.named(Facts{MAC: m}) == n.Name })
+}
+
 // rename gives a node the name that the admin has chosen since it was first seen.
 func (r *Registry) rename(n *api.Node, name string) {
 	r.log.Info("node has a new name", "node", name, "before", n.Name)
 	delete(r.byName, n.Name)
 	r.dirty[n.Name] = true
+	from := n.Name
 	n.Name = name
+	if r.Renamed != nil {
+		r.Renamed(from, name)
+	}
 }
 
 // takeCard takes a network card away from the node that had it so far.

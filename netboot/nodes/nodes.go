@@ -43,6 +43,9 @@ type Registry struct {
 	// Named is the node that the admin says a machine is; "" if nothing is said of
 	// it. Nil: of none. It is called often, with the registry locked.
 	Named func(Facts) string
+	// Renamed is told when a node gets another name; nil: nobody asks. It is called
+	// with the registry locked.
+	Renamed func(from, to string)
 
 	store state.Store
 	log   *slog.Logger

@@ -225,6 +225,8 @@ func TestNamedByTheAdmin(t *testing.T) {
 	r := open(t, file)
 	said := map[string]string{}
 	r.Named = func(f Facts) string { return said[f.MAC] }
+	var renamed []string
+	r.Renamed = func(from, to string) { renamed = append(renamed, from+" "+to) }
 
 	r.Firmware(Facts{MAC: mac1}, api.Event{Step: api.StepDHCP, State: api.StateDone})
 	said[mac1] = "pc1"
@@ -248,7 +250,13 @@ func TestNamedByTheAdmin(t *testing.T) {
 		t.Errorf("the node it was has the cards %q, want none", n.MACs)
 	}
 	said[mac1] = "old"
-	if n, _ := r.Seen(Facts{MAC: mac1}); n.Name != "old" {
-		t.Errorf("the first machine is %q, want old", n.Name)
+	if n, _ := r.Seen(Facts{MAC: mac1}); n.Name != "old" || !slices.Equal(n.MACs, []string{mac1}) {
+		t.Errorf("the first machine is %q with the cards %q, want old with its own", n.Name, n.MACs)
+	}
+	if n, _ := r.Seen(Facts{MAC: mac2}); n.Name != "pc1" || !slices.Equal(n.MACs, []string{mac2}) {
+		t.Errorf("the second machine is %q with the cards %q, want pc1 with its own", n.Name, n.MACs)
+	}
+	if want := []string{"node-000001 pc1"}; !slices.Equal(renamed, want) {
+		t.Errorf("renamed %q, want %q", renamed, want)
 	}
 }
