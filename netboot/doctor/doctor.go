@@ -7,6 +7,7 @@ package doctor
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -48,7 +49,8 @@ type Facts struct {
 
 	Interface    netboot.Interface
 	InterfaceErr error
-	Link         bool // a cable, or for a bridge a port
+	Link         bool   // a cable, or for a bridge a port
+	More         []Wire // the interfaces of [[dhcp.subnet]]
 
 	Running *api.Status // the appliance's own answer; nil: it does not run
 	Ports   []Port      // tried only if it does not run
@@ -73,6 +75,15 @@ type Facts struct {
 	ImageErr error
 
 	Trips []Trip
+}
+
+// Wire is a further interface that machines are on.
+type Wire struct {
+	Name      string
+	Subnet    netip.Prefix // zero: that of its first address
+	Interface netboot.Interface
+	Err       error
+	Link      bool
 }
 
 // Port is a port that the appliance would open.
@@ -136,24 +147,35 @@ func (d *diagnosis) add(check string, s State, fix, format string, args ...any) 
 
 // hint is what the error itself knows to do about it.
 func hint(err error, otherwise string) string {
-	if h, ok := err.(interface{ Hint() string }); ok && h.Hint() != "" {
+	if h := (interface{ Hint() string })(nil); errors.As(err, &h) && h.Hint() != "" {
 		return h.Hint()
 	}
 	return otherwise
 }
 
 func (d *diagnosis) networkInterface() {
-	i, name := d.Interface, d.Settings.Network.Interface
-	switch want := d.Settings.Network.Address; {
-	case d.InterfaceErr != nil:
-		d.add("interface", Problem, hint(d.InterfaceErr, "set network.interface in slate.toml"), "%v", d.InterfaceErr)
+	set := d.Settings.Network
+	d.wire(Wire{Name: set.Interface, Interface: d.Interface, Err: d.InterfaceErr, Link: d.Link}, set.Address)
+	for _, w := range d.More {
+		d.wire(w, netip.Addr{})
+	}
+}
+
+// wire judges an interface, which must have the address, if one is wanted.
+func (d *diagnosis) wire(w Wire, want netip.Addr) {
+	i, name := w.Interface, w.Name
+	switch {
+	case w.Err != nil:
+		d.add("interface", Problem, hint(w.Err, "correct network.interface, or the interface of the [[dhcp.subnet]], in slate.toml"), "%v", w.Err)
 	case !i.Up:
 		d.add("interface", Problem, "ip link set "+name+" up", "%s is down", name)
 	case len(i.Prefixes) == 0:
 		d.add("interface", Problem, "give it one, for instance: ip addr add 10.77.0.1/24 dev "+name, "%s has no IPv4 address", name)
 	case want.IsValid() && !slices.ContainsFunc(i.Prefixes, func(p netip.Prefix) bool { return p.Addr() == want }):
 		d.add("interface", Problem, fmt.Sprintf("ip addr add %s/24 dev %s, or set network.address in slate.toml", want, name), "%s does not have the address %s", name, want)
-	case !d.Link:
+	case w.Subnet.IsValid() && !slices.ContainsFunc(i.Prefixes, func(p netip.Prefix) bool { return p.Masked() == w.Subnet }):
+		d.add("interface", Problem, fmt.Sprintf("ip addr add %s/%d dev %s, or correct the [[dhcp.subnet]] in slate.toml", w.Subnet.Addr().Next(), w.Subnet.Bits(), name), "%s has no address in the subnet %s", name, w.Subnet)
+	case !w.Link:
 		d.add("interface", Warning, "plug its cable in; a bridge needs a port that is up", "%s has no link: no machine can reach it", name)
 	default:
 		d.add("interface", OK, "", "%s is up, %s", name, i.Prefixes[0])
@@ -173,7 +195,7 @@ func (d *diagnosis) appliance() {
 	free := 0
 	for _, p := range d.Ports {
 		if p.Err != nil {
-			d.add("ports", Problem, hint(p.Err, ""), "%v", p.Err)
+			d.add("ports", Problem, hint(p.Err, "see which ports other programs have: ss -lntup"), "%v", p.Err)
 			continue
 		}
 		free++
@@ -204,17 +226,21 @@ func (d *diagnosis) firewall() {
 		}
 	}
 	blocked := 0
+	block := func(s service, p packet, where, fix string) {
+		blocked++
+		d.add("firewall", Problem, fix, "%s (%s port %d on %s) is dropped by %s", s.name, s.proto, s.port, p.iface, where)
+	}
 	for _, s := range d.services() {
-		p := packet{d.Settings.Network.Interface, s.proto, s.port}
-		for command, t := range tables {
-			if t.drops(p) {
-				blocked++
-				d.blocked(s, command+" INPUT", iptablesFix(command, t, p))
+		for _, iface := range d.interfaces() {
+			p := packet{iface, s.proto, s.port}
+			for command, t := range tables {
+				if t.drops(p) {
+					block(s, p, command+" INPUT", iptablesFix(command, t, p))
+				}
 			}
-		}
-		if where := rules.drops(p); where != "" {
-			blocked++
-			d.blocked(s, where, nftFix(where, p))
+			if where := rules.drops(p); where != "" {
+				block(s, p, where, nftFix(where, p))
+			}
 		}
 	}
 	switch {
@@ -226,8 +252,13 @@ func (d *diagnosis) firewall() {
 	}
 }
 
-func (d *diagnosis) blocked(s service, where, fix string) {
-	d.add("firewall", Problem, fix, "%s (%s port %d) is dropped by %s", s.name, s.proto, s.port, where)
+// interfaces are those that machines are on.
+func (d *diagnosis) interfaces() []string {
+	list := []string{d.Settings.Network.Interface}
+	for _, w := range d.More {
+		list = append(list, w.Name)
+	}
+	return list
 }
 
 // nftFix is how to let the packet in where an nftables chain drops it.
@@ -370,7 +401,7 @@ func (d *diagnosis) clock() {
 
 func (d *diagnosis) images() {
 	if d.ImageErr != nil {
-		d.add("images", Problem, hint(d.ImageErr, ""), "%v", d.ImageErr)
+		d.add("images", Problem, hint(d.ImageErr, "slate image verify says more"), "%v", d.ImageErr)
 	}
 	for _, i := range d.Images {
 		switch {

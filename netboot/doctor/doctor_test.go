@@ -62,9 +62,15 @@ func TestDiagnose(t *testing.T) {
 		{"other address", func(f *Facts) { f.Settings.Network.Address = netip.MustParseAddr("10.1.1.1") }, Problem, "does not have the address 10.1.1.1", "ip addr add 10.1.1.1"},
 		{"no cable", func(f *Facts) { f.Link = false }, Warning, "no link", "cable"},
 		{"not running", func(f *Facts) { f.Running, f.Ports = nil, []Port{{"http", nil}} }, Warning, "does not run", "slate serve"},
-		{"port taken", func(f *Facts) { f.Running, f.Ports = nil, []Port{{"http", errors.New("8070 is taken")}} }, Problem, "8070 is taken", ""},
+		{"port taken", func(f *Facts) { f.Running, f.Ports = nil, []Port{{"http", errors.New("8070 is taken")}} }, Problem, "8070 is taken", "ss -lntup"},
+		{"no second interface", func(f *Facts) { f.More = []Wire{{Name: "lab1", Err: errors.New("there is no interface lab1")}} }, Problem, "no interface lab1", "slate.toml"},
+		{"second interface in another subnet", func(f *Facts) {
+			f.More = []Wire{{Name: "lab1", Interface: f.Interface, Link: true, Subnet: netip.MustParsePrefix("10.79.0.0/24")}}
+		}, Problem, "lab1 has no address in the subnet 10.79.0.0/24", "ip addr add 10.79.0.1/24 dev lab1"},
+		{"second interface without a cable", func(f *Facts) { f.More = []Wire{{Name: "lab1", Interface: f.Interface}} }, Warning, "lab1 has no link", "cable"},
+		{"images unreadable", func(f *Facts) { f.ImageErr = errors.New("input/output error") }, Problem, "input/output error", "slate image verify"},
 		{"other version", func(f *Facts) { f.Running.Version = "v0" }, Warning, "another version", "restart"},
-		{"firewall", func(f *Facts) { f.Ruleset = read(t, "drop.json") }, Problem, "HTTP (tcp port 8070) is dropped by inet filter input", "nft insert rule inet filter input iifname lab0 tcp dport 8070 accept"},
+		{"firewall", func(f *Facts) { f.Ruleset = read(t, "drop.json") }, Problem, "HTTP (tcp port 8070 on lab0) is dropped by inet filter input", "nft insert rule inet filter input iifname lab0 tcp dport 8070 accept"},
 		{"firewall unreadable", func(f *Facts) { f.RulesErr = errors.New("not root") }, Warning, "not root", "as root"},
 		{"firewall garbled", func(f *Facts) { f.Ruleset = []byte("{") }, Warning, "not understood", "nft list ruleset"},
 		{"rival", func(f *Facts) { f.Rivals = []dhcp.Rival{router} }, Problem, "10.77.0.254 offers 10.77.0.9", `dhcp.mode = "proxy"`},
@@ -99,6 +105,9 @@ func TestDiagnose(t *testing.T) {
 			for _, x := range list {
 				if x.State != OK {
 					bad = append(bad, x)
+				}
+				if (x.State == OK) != (x.Fix == "") {
+					t.Errorf("finding %+v: want a fix with what is wrong, and none with what is not", x)
 				}
 			}
 			found := false

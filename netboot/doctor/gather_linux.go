@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,6 +48,13 @@ func Gather(ctx context.Context, o Options) Facts {
 	name := o.Settings.Network.Interface
 	f.Interface, f.InterfaceErr = netboot.InterfaceByName(name)
 	f.Link = hasLink(name)
+	for _, n := range o.Settings.DHCP.Subnets {
+		if n.Interface != "" {
+			w := Wire{Name: n.Interface, Subnet: n.Subnet, Link: hasLink(n.Interface)}
+			w.Interface, w.Err = netboot.InterfaceByName(n.Interface)
+			f.More = append(f.More, w)
+		}
+	}
 	f.Ruleset, f.RulesErr = readRuleset(ctx)
 	if f.RulesErr == nil {
 		f.Iptables, f.RulesErr = readIptables(ctx)
@@ -68,11 +76,10 @@ func Gather(ctx context.Context, o Options) Facts {
 	if !self.IsValid() {
 		self = f.Interface.Prefixes[0].Addr()
 	}
-	f.Rivals, f.RivalsErr = dhcp.Probe(ctx, name)
+	f.probe(ctx)
 	if site, err := config.Load(os.DirFS(o.Settings.ConfigD)); err == nil { // slate config check says what is wrong
 		f.GRUB = site.Anywhere(func(n *config.Node) bool { return n.Boot.Loader == config.LoaderGRUB })
 	}
-	f.Rivals = slices.DeleteFunc(f.Rivals, func(r dhcp.Rival) bool { return r.Server == self })
 
 	t := traveller{Options: o, self: self, link: f.Link, store: st}
 	sctx, cancel := context.WithTimeout(ctx, statusTime)
@@ -84,6 +91,25 @@ func Gather(ctx context.Context, o Options) Facts {
 		f.Ports = tryPorts(ctx, o.Settings, self)
 	}
 	return f
+}
+
+// probe looks for other DHCP servers on all interfaces that are up.
+func (f *Facts) probe(ctx context.Context) {
+	wires := append([]Wire{{Name: f.Interface.Name, Interface: f.Interface}}, f.More...)
+	rivals, errs := make([][]dhcp.Rival, len(wires)), make([]error, len(wires))
+	var wg sync.WaitGroup
+	for i, w := range wires {
+		if w.Interface.Up {
+			wg.Go(func() { rivals[i], errs[i] = dhcp.Probe(ctx, w.Name) })
+		}
+	}
+	wg.Wait()
+	f.Rivals = slices.DeleteFunc(slices.Concat(rivals...), func(r dhcp.Rival) bool {
+		return slices.ContainsFunc(wires, func(w Wire) bool {
+			return slices.ContainsFunc(w.Interface.Prefixes, func(p netip.Prefix) bool { return p.Addr() == r.Server })
+		})
+	})
+	f.RivalsErr = errors.Join(errs...)
 }
 
 // hasLink tells whether an interface has a carrier.
