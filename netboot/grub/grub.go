@@ -35,9 +35,12 @@ func NodeMAC(file string) (net.HardwareAddr, bool) {
 //go:embed *.cfg.tmpl
 var files embed.FS
 
-// How the configurations retry, in seconds.
+// How the configurations retry, in seconds. GRUB itself asks a server that does not
+// answer for almost three minutes: a third try would keep a machine from its disk for
+// too long.
 const (
-	tries       = "1 2 3 4 5"
+	tries       = "1 2"
+	lastTry     = 2
 	pause       = 5
 	giveUpPause = 10
 )
@@ -72,9 +75,9 @@ func (c *Configs) Main(server string) ([]byte, error) {
 func (c *Configs) Boot(b Boot) ([]byte, error) {
 	return c.render("boot.cfg.tmpl", struct {
 		Boot
-		Tries              string
-		Pause, GiveUpPause int
-	}{b, tries, pause, giveUpPause})
+		Tries                       string
+		LastTry, Pause, GiveUpPause int
+	}{b, tries, lastTry, pause, giveUpPause})
 }
 
 // Wait returns the configuration that tells a machine its place in the queue, and
