@@ -35,8 +35,9 @@ var layers = []struct {
 	{"slate/images", nil},
 	{"slate/images/tree", []string{"slate/images"}},
 	{"slate/images/chunk", nil},
+	{"slate/images/repack", nil},
 	{"slate/images/durable", nil},
-	{"slate/images/transfer", []string{"slate/images", "slate/images/tree", "slate/images/chunk", "slate/images/durable"}},
+	{"slate/images/transfer", []string{"slate/images", "slate/images/tree", "slate/images/chunk", "slate/images/repack", "slate/images/durable"}},
 	{"slate/images/...", []string{"slate/images/..."}},
 
 	{"slate/dhcp/...", []string{"slate/dhcp/..."}},

@@ -13,6 +13,7 @@
 //	/v1/tree/NEW                       tree list, zstd
 //	/v1/tree/NEW/OLD                   the same, compressed with tree list OLD as dictionary
 //	/v1/pack/NEW/OLD/N                 pack N of the plan that leads from tree OLD to tree NEW
+//	/v1/delta/NEW/OLD                  blob NEW from what is inside it and inside blob OLD
 //	/v1/chunks/DIGEST                  where the chunks of a blob begin, and their digests
 //	/v1/range/DIGEST/FROM-TO           a part of a blob, zstd
 //
@@ -22,6 +23,11 @@
 // large enough that there are few of them. Contents that are too large for a
 // pack are fetched by content-defined chunks, leaving out those that lie in a
 // similar file at the receiver or came before a broken transfer.
+//
+// Compression hides that two files are alike. So gzip files, the initrd among
+// them, are compared by what is inside them, and put together again by the receiver
+// (package repack). Where that is no gain, or does not give the very same bytes,
+// they are fetched like others.
 //
 // Nothing that comes over the network is believed. A record must be signed with
 // a trusted key, its tree list must have the digest that the record says, and

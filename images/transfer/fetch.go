@@ -123,7 +123,7 @@ func (f *fetch) run(ctx context.Context, new, old *tree.Tree, extra []images.Blo
 		base = old.Digest().String()
 	}
 	path := func(n int) string { return "pack/" + new.Digest().String() + "/" + base + "/" + strconv.Itoa(n) }
-	if err := f.packs(ctx, p, path); err != nil {
+	if err := f.packs(ctx, p, path, old != nil); err != nil {
 		if old != nil && errors.Is(err, fs.ErrNotExist) {
 			return f.run(ctx, new, nil, extra) // the server does not have our tree
 		}
@@ -153,6 +153,9 @@ func (f *fetch) run(ctx context.Context, new, old *tree.Tree, extra []images.Blo
 		return err
 	}
 	for _, it := range large {
+		if f.delta(ctx, it) {
+			continue
+		}
 		if err := f.large(ctx, it); err != nil {
 			return fmt.Errorf("content %s: %w", it.Digest.Short(), err)
 		}
@@ -165,7 +168,7 @@ const worthPack = 4
 
 // packs fetches those packs of the plan of which enough is wanted. The first
 // tells whether the server knows the plan at all.
-func (f *fetch) packs(ctx context.Context, p *plan, path func(int) string) error {
+func (f *fetch) packs(ctx context.Context, p *plan, path func(int) string, update bool) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(f.c.Connections)
 	first := true
@@ -181,7 +184,11 @@ func (f *fetch) packs(ctx context.Context, p *plan, path func(int) string) error
 		if wanted*worthPack <= all {
 			continue
 		}
-		cost := min(2*all+base, f.c.Memory)
+		cost := 2*all + base
+		if update {
+			cost += maxSolid // for what is taken apart
+		}
+		cost = min(cost, f.c.Memory)
 		if err := f.mem.Acquire(ctx, cost); err != nil {
 			break
 		}

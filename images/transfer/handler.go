@@ -190,6 +190,12 @@ func (h *Handler) maker(kind string, args []string) (func(context.Context) ([]by
 	case kind == "chunks" && len(args) == 1:
 		a, err = digest(0)
 		return func(ctx context.Context) ([]byte, error) { return h.chunks(ctx, a) }, err
+	case kind == "delta" && len(args) == 2:
+		a, err = digest(0)
+		if err == nil {
+			b, err = digest(1)
+		}
+		return func(ctx context.Context) ([]byte, error) { return h.delta(ctx, a, b) }, err
 	case kind == "range" && len(args) == 2:
 		a, err = digest(0)
 		from, to, rerr := parseRange(args[1])

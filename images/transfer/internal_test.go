@@ -4,15 +4,22 @@ package transfer
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
+	"io"
 	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"slate/images"
+	"slate/images/repack"
 	"slate/images/tree"
 )
 
@@ -106,10 +113,25 @@ func TestPlanCutsPacks(t *testing.T) {
 	}
 }
 
+// gzipped packs as Debian's packages do.
+func gzipped(t testing.TB, s string) string {
+	cmd := exec.Command("gzip", "-n9")
+	cmd.Stdin = strings.NewReader(s)
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
+}
+
 func TestPackRoundTrip(t *testing.T) {
 	c := contents{}
 	base := strings.Repeat("the old content of a file, ", 100)
-	items := []item{{Blob: c.add("one")}, {Blob: c.add(""), base: images.Blob{}}, {Blob: c.add(base + "and more"), base: c.add(base)}, {Blob: c.add("two")}}
+	doc := gzipped(t, numbers(400))
+	items := []item{
+		{Blob: c.add(gzipped(t, "more at the front "+numbers(400))), base: c.add(doc)}, {Blob: c.add(gzipped(t, numbers(300)))},
+		{Blob: c.add(gzipped(t, "and "+numbers(400))), base: c.add("no gzip file, but a base" + numbers(400))},
+		{Blob: c.add("one")}, {Blob: c.add(""), base: images.Blob{}}, {Blob: c.add(base + "and more"), base: c.add(base)}, {Blob: c.add("two")}}
 	for _, e := range []effort{quick, thorough} {
 		pack, err := encodePack(items, c.read, e)
 		if err != nil {
@@ -126,7 +148,7 @@ func TestPackRoundTrip(t *testing.T) {
 		if err != nil || n != len(items) {
 			t.Errorf("decodePack = %v, %d of %d items", err, n, len(items))
 		}
-		for cut := range pack {
+		for cut := 0; cut < len(pack); cut += 7 {
 			err := decodePack(pack[:cut], items, c.read, func(item) bool { return true }, func(item, []byte) error { return nil })
 			if !errors.Is(err, errPack) {
 				t.Errorf("decodePack of the first %d of %d bytes = %v, want errPack", cut, len(pack), err)
@@ -135,11 +157,67 @@ func TestPackRoundTrip(t *testing.T) {
 	}
 }
 
+// numbers is text that compresses, and has no great repetitions.
+func numbers(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintln(&b, i*i*7919%1000003)
+	}
+	return b.String()
+}
+
+// What differs inside of a gzip file costs little in a pack.
+func TestPackLooksIntoGzip(t *testing.T) {
+	c := contents{}
+	old, new := gzipped(t, numbers(20_000)), gzipped(t, "more at the front "+numbers(20_000))
+	pack, err := encodePack([]item{{Blob: c.add(new), base: c.add(old)}}, c.read, thorough)
+	if err != nil || len(pack) > len(new)/50 {
+		t.Errorf("a change in a gzip file of %d bytes makes a pack of %d, %v", len(new), len(pack), err)
+	}
+}
+
+func FuzzApplyDelta(f *testing.F) {
+	old, new := gzipped(f, numbers(9000)), gzipped(f, "x"+numbers(9000))
+	dir := f.TempDir()
+	for name, s := range map[string]string{"old": old, "new": new} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(s), 0o600); err != nil {
+			f.Fatal(err)
+		}
+	}
+	c := contents{}
+	h := Handler{Source: fileSource{c.add(old).Digest: filepath.Join(dir, "old"), c.add(new).Digest: filepath.Join(dir, "new")}}
+	delta, err := h.delta(f.Context(), c.add(new).Digest, c.add(old).Digest)
+	if err != nil {
+		f.Fatal(err)
+	}
+	var was, is bytes.Buffer
+	if err := repack.Plain(strings.NewReader(old), int64(len(old)), &was); err != nil {
+		f.Fatal(err)
+	}
+	if err := applyDelta(delta, bytes.NewReader(was.Bytes()), &is); err != nil || is.String() != new {
+		f.Fatalf("the delta leads elsewhere: %v", err)
+	}
+	f.Add(delta)
+	f.Fuzz(func(t *testing.T, delta []byte) {
+		applyDelta(delta, bytes.NewReader(was.Bytes()), &limitedWriter{io.Discard, 1 << 20})
+	})
+}
+
+// fileSource serves files, and nothing else.
+type fileSource map[images.Digest]string
+
+func (s fileSource) OpenBlob(d images.Digest) (*os.File, error)    { return os.Open(s[d]) }
+func (fileSource) Signed(images.Ref) (text, sig []byte, err error) { return nil, nil, fs.ErrNotExist }
+func (fileSource) Tree(context.Context, images.Digest) (*tree.Tree, error) {
+	return nil, fs.ErrNotExist
+}
+
 func FuzzDecodePack(f *testing.F) {
 	c := contents{}
 	base := strings.Repeat("the old content of a file, ", 30)
-	items := []item{{Blob: c.add("one")}, {Blob: c.add(base + "and more"), base: c.add(base)}, {Blob: c.add("two")}}
-	pack, err := encodePack(items, c.read, quick)
+	items := []item{{Blob: c.add("one")}, {Blob: c.add(base + "and more"), base: c.add(base)}, {Blob: c.add("two")},
+		{Blob: c.add(gzipped(f, "x"+numbers(300))), base: c.add(gzipped(f, numbers(300)))}, {Blob: c.add(gzipped(f, numbers(200)))}}
+	pack, err := encodePack(items, c.read, thorough)
 	if err != nil {
 		f.Fatal(err)
 	}

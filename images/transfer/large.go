@@ -29,11 +29,7 @@ func (f *fetch) large(ctx context.Context, it item) error {
 	if err != nil {
 		return err
 	}
-	dir := f.c.Work
-	if dir == "" {
-		dir = os.TempDir()
-	}
-	part, err := os.OpenFile(filepath.Join(dir, it.Digest.String()+".part"), os.O_RDWR|os.O_CREATE, 0o600)
+	part, err := os.OpenFile(f.workFile(it.Digest, ".part"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
@@ -48,17 +44,29 @@ func (f *fetch) large(ctx context.Context, it item) error {
 	if err := part.Truncate(it.Size); err != nil {
 		return err
 	}
-	if _, err := part.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	// The digests of the chunks are the server's word only.
-	check := &verifyReader{r: part, h: sha256.New(), blob: it.Blob, base: f.c.Server()}
-	err = f.put(ctx, it.Blob, check)
+	err = f.putFile(ctx, it.Blob, part)
 	var ce *ContentError
 	if err == nil || errors.As(err, &ce) {
 		err = errors.Join(err, os.Remove(part.Name()))
 	}
 	return err
+}
+
+// workFile is where a large content is kept while it is made.
+func (f *fetch) workFile(d images.Digest, suffix string) string {
+	dir := f.c.Work
+	if dir == "" {
+		dir = os.TempDir()
+	}
+	return filepath.Join(dir, d.String()+suffix)
+}
+
+// putFile hands on what should be the content: so far that is the server's word only.
+func (f *fetch) putFile(ctx context.Context, b images.Blob, file *os.File) error {
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return f.put(ctx, b, &verifyReader{r: file, h: sha256.New(), blob: b, base: f.c.Server()})
 }
 
 func (f *fetch) chunks(ctx context.Context, b images.Blob) ([]chunk.Chunk, error) {

@@ -13,13 +13,22 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"slate/images"
+	"slate/images/repack"
 )
 
-// A pack starts with packMagic. Then come, for each item with a base, the length
-// of a zstd frame and the frame, made with the base as dictionary; and then the
-// length of one frame, and the frame, with all other contents behind each other:
-// small files compress far better together.
-const packMagic = "slatepk1"
+// A pack starts with packMagic. Then comes something for each item: how its
+// content is written; for one with a base also the length of a zstd frame and the
+// frame, made with the base as dictionary. At the end come the length of one frame,
+// and the frame, with all other contents behind each other: small files
+// compress far better together.
+const packMagic = "slatepk2"
+
+// How a content is written: as it is; or taken apart by package repack, with the
+// lengths of recipe and content in front, if that makes a smaller frame.
+const (
+	asItIs     = 0
+	takenApart = 1
+)
 
 // maxWindow is what a zstd frame of ours may ask a receiver to hold.
 const maxWindow = 64 << 20
@@ -42,25 +51,107 @@ func encodePack(items []item, read readBlobs, e effort) ([]byte, error) {
 		if int64(len(data)) != it.Size {
 			return nil, fmt.Errorf("blob %s has %d bytes, want %d", it.Digest, len(data), it.Size)
 		}
-		if !it.hasBase() {
-			solid = append(solid, data...)
+		if it.hasBase() {
+			base, err := read(it.base.Digest)
+			if err == nil {
+				out, err = appendItem(out, data, base, e)
+			}
+			if err != nil {
+				return nil, err
+			}
 			continue
 		}
-		base, err := read(it.base.Digest)
-		if err != nil {
-			return nil, err
+		if p, ok := takeApart(data, e); ok && len(solid)+len(p.recipe)+len(p.plain) <= maxSolid-maxItem {
+			out = p.appendSizes(out)
+			solid = append(append(solid, p.recipe...), p.plain...)
+			continue
 		}
-		frame, err := compress(data, base, e)
-		if err != nil {
-			return nil, err
-		}
-		out = append(binary.AppendUvarint(out, uint64(len(frame))), frame...)
+		out = append(out, asItIs)
+		solid = append(solid, data...)
 	}
 	frame, err := compress(solid, nil, e)
 	if err != nil {
 		return nil, err
 	}
 	return append(binary.AppendUvarint(out, uint64(len(frame))), frame...), nil
+}
+
+// appendItem appends what a pack has about a content with a base: that of two
+// forms which is shorter.
+func appendItem(out, data, base []byte, e effort) ([]byte, error) {
+	frame, err := compress(data, base, e)
+	if err != nil {
+		return nil, err
+	}
+	form := []byte{asItIs}
+	if p, ok := takeApart(data, e); ok {
+		other, err := compress(append(p.recipe, p.plain...), plainBase(base), e)
+		if err != nil {
+			return nil, err
+		}
+		if f := p.appendSizes(nil); len(f)+len(other) < len(form)+len(frame) {
+			form, frame = f, other
+		}
+	}
+	out = append(out, form...)
+	return append(binary.AppendUvarint(out, uint64(len(frame))), frame...), nil
+}
+
+// parts are what a content was taken apart into.
+type parts struct{ recipe, plain []byte }
+
+func (p parts) appendSizes(out []byte) []byte {
+	out = append(out, takenApart)
+	return binary.AppendUvarint(binary.AppendUvarint(out, uint64(len(p.recipe))), uint64(len(p.plain)))
+}
+
+// maxRecipe is which part of a content its recipe may have: more would not be
+// worth it, and an answer must not get longer than a receiver reckons with.
+const maxRecipe = 8
+
+// takeApart does so if the content can be put together again, bit for bit, and
+// whoever installs a machine is not kept waiting for it.
+func takeApart(data []byte, e effort) (parts, bool) {
+	if e == quick || !repack.Looks(data) {
+		return parts{}, false
+	}
+	var plain limitedBuffer
+	recipe, err := repack.Unpack(bytes.NewReader(data), int64(len(data)), &plain, len(data)/maxRecipe)
+	if err != nil {
+		return parts{}, false
+	}
+	p := parts{recipe, plain.b}
+	again, err := p.together()
+	return p, err == nil && bytes.Equal(again, data)
+}
+
+func (p parts) together() ([]byte, error) {
+	var out bytes.Buffer
+	err := repack.Repack(p.recipe, bytes.NewReader(p.plain), &out)
+	return out.Bytes(), err
+}
+
+// plainBase is the base for a content that is taken apart: taken apart too, if
+// it can be.
+func plainBase(base []byte) []byte {
+	var plain limitedBuffer
+	if err := repack.Plain(bytes.NewReader(base), int64(len(base)), &plain); err != nil {
+		return base
+	}
+	return plain.b
+}
+
+// A limitedBuffer holds no more than a content in a pack may have.
+type limitedBuffer struct{ b []byte }
+
+var errTooLarge = errors.New("too large for a pack")
+
+func (l *limitedBuffer) Write(p []byte) (int, error) {
+	if len(l.b)+len(p) > maxItem {
+		return 0, errTooLarge
+	}
+	l.b = append(l.b, p...)
+	return len(p), nil
 }
 
 // errPack says that a pack is not one; the sender or the line is at fault.
@@ -74,22 +165,19 @@ func decodePack(pack []byte, items []item, read readBlobs, wanted func(item) boo
 	if !ok {
 		return errPack
 	}
-	next := func() ([]byte, error) {
-		n, used := binary.Uvarint(rest)
-		if used <= 0 || n > uint64(len(rest)-used) {
-			return nil, errPack
-		}
-		frame := rest[used : used+int(n)]
-		rest = rest[used+int(n):]
-		return frame, nil
-	}
+	r := packReader{rest}
 	total := int64(0)
-	for _, it := range items {
-		if !it.hasBase() {
-			total += it.Size
+	forms := make([]form, len(items))
+	for i, it := range items {
+		f, err := r.form(it.Size)
+		if err != nil {
+			return err
+		}
+		if forms[i] = f; !it.hasBase() {
+			total += f.size()
 			continue
 		}
-		frame, err := next()
+		frame, err := r.frame()
 		if err != nil {
 			return err
 		}
@@ -100,37 +188,99 @@ func decodePack(pack []byte, items []item, read readBlobs, wanted func(item) boo
 		if err != nil {
 			continue
 		}
-		data, err := decompress(frame, base, it.Size)
+		if f.apart {
+			base = plainBase(base)
+		}
+		data, err := decompress(frame, base, f.size())
 		if err != nil {
 			return err
 		}
-		if err := got(it, data); err != nil {
+		if err := f.hand(it, data, got); err != nil {
 			return err
 		}
 	}
-	frame, err := next()
+	frame, err := r.frame()
 	if err != nil {
 		return err
 	}
-	if len(rest) > 0 {
+	if len(r.rest) > 0 || total > maxSolid {
 		return errPack
 	}
 	solid, err := decompress(frame, nil, total)
 	if err != nil {
 		return err
 	}
-	for _, it := range items {
+	for i, it := range items {
 		if it.hasBase() {
 			continue
 		}
-		if wanted(it) {
-			if err := got(it, solid[:it.Size]); err != nil {
-				return err
-			}
+		data := solid[:forms[i].size()]
+		solid = solid[len(data):]
+		if !wanted(it) {
+			continue
 		}
-		solid = solid[it.Size:]
+		if err := forms[i].hand(it, data, got); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// maxSolid bounds the frame with all contents that have no base.
+const maxSolid = 4 * packBytes
+
+// A packReader reads a pack.
+type packReader struct{ rest []byte }
+
+func (r *packReader) uvarint(most int64) (int, error) {
+	n, used := binary.Uvarint(r.rest)
+	if used <= 0 || n > uint64(most) {
+		return 0, errPack
+	}
+	r.rest = r.rest[used:]
+	return int(n), nil
+}
+
+func (r *packReader) frame() ([]byte, error) {
+	n, err := r.uvarint(int64(len(r.rest)))
+	if err != nil || n > len(r.rest) {
+		return nil, errPack
+	}
+	frame := r.rest[:n]
+	r.rest = r.rest[n:]
+	return frame, nil
+}
+
+// A form says how a content is written.
+type form struct {
+	apart         bool
+	recipe, plain int // sizes; of one that is not taken apart, plain alone
+}
+
+func (f form) size() int64 { return int64(f.recipe) + int64(f.plain) }
+
+func (r *packReader) form(size int64) (f form, err error) {
+	how, err := r.uvarint(takenApart)
+	if err != nil || how == asItIs {
+		return form{plain: int(size)}, err
+	}
+	f.apart = true
+	if f.recipe, err = r.uvarint(maxItem); err == nil {
+		f.plain, err = r.uvarint(maxItem)
+	}
+	return f, err
+}
+
+// hand puts a content together, if need be, and hands it on. One that cannot be
+// put together is left out: another way to fetch it remains.
+func (f form) hand(it item, data []byte, got func(item, []byte) error) error {
+	if f.apart {
+		var err error
+		if data, err = (parts{data[:f.recipe], data[f.recipe:]}).together(); err != nil || int64(len(data)) != it.Size {
+			return nil
+		}
+	}
+	return got(it, data)
 }
 
 // dictID marks frames that need a dictionary; the frame does not say which.
