@@ -13,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 	"slices"
+	"strings"
 
 	"slate/builder/initramfs"
 	"slate/builder/lint"
@@ -68,6 +70,19 @@ func Commit(ctx context.Context, st *store.Store, source Source, meta Meta) (ima
 		return images.Record{}, false, err
 	}
 	return commitTree(ctx, st, t, digest, meta)
+}
+
+// IsInitrd reports whether a path is where distributions keep their initramfs,
+// or a link to it.
+func IsInitrd(name string) bool {
+	dir, name := path.Split(name)
+	switch dir {
+	case "boot/":
+		return strings.HasPrefix(name, "initrd") || strings.HasPrefix(name, "initramfs")
+	case "":
+		return name == "initrd.img" || name == "initrd.img.old"
+	}
+	return false
 }
 
 func add(ctx context.Context, st *store.Store, s Source) (*tree.Tree, images.Digest, error) {

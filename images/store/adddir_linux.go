@@ -124,6 +124,9 @@ func (w *walker) entry(dirfd int, name, path string) error {
 	if kind == unix.S_IFDIR {
 		return w.subdir(dirfd, name, path, &st)
 	}
+	if w.g.s.leavesOut(path, st.Size) {
+		return nil
+	}
 	if st.Nlink > 1 {
 		key := inodeKey{st.Dev, st.Ino}
 		if first, ok := w.seen[key]; ok {

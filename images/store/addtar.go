@@ -134,6 +134,9 @@ func (t *tarSource) entry(hdr *tar.Header, content io.Reader) error {
 	if t.layered && t.whiteout(path) {
 		return nil
 	}
+	if hdr.Typeflag != tar.TypeDir && t.g.s.leavesOut(path, hdr.Size) {
+		return nil
+	}
 	if hdr.Typeflag == tar.TypeLink {
 		target, err := cleanTarName(hdr.Linkname)
 		if err != nil {

@@ -29,8 +29,10 @@ import (
 	"log/slog"
 	"os"
 	"os/user"
+	"path"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -42,11 +44,12 @@ import (
 
 // Options are how a store is used. The zero value works: unsigned and silent.
 type Options struct {
-	Key      ed25519.PrivateKey // signs records on commit; nil: they stay unsigned
-	Log      *slog.Logger       // nil: silent
-	Progress func(Progress)     // called often, one call at a time; nil: not at all
-	Who      string             // for the history of channels; "": the user who runs the process
-	Workers  int                // how many files are hashed at once; 0: one for each CPU
+	Key      ed25519.PrivateKey                 // signs records on commit; nil: they stay unsigned
+	Log      *slog.Logger                       // nil: silent
+	Progress func(Progress)                     // called often, one call at a time; nil: not at all
+	Who      string                             // for the history of channels; "": the user who runs the process
+	LeaveOut func(path string, size int64) bool // says of files and links what does not become part of a tree; nil: everything does
+	Workers  int                                // how many files are hashed at once; 0: one for each CPU
 }
 
 // Progress says how far a long operation is.
@@ -114,6 +117,15 @@ func (s *Store) OnProgress(f func(Progress)) {
 	s.progressMu.Lock()
 	defer s.progressMu.Unlock()
 	s.o.Progress = f
+}
+
+// OnLeaveOut sets Options.LeaveOut after the fact. It must not be called while
+// something is added.
+func (s *Store) OnLeaveOut(f func(path string, size int64) bool) { s.o.LeaveOut = f }
+
+// leavesOut reports whether a file or link does not become part of a tree.
+func (s *Store) leavesOut(name string, size int64) bool {
+	return s.o.LeaveOut != nil && s.o.LeaveOut(strings.TrimPrefix(path.Clean("/"+name), "/"), size)
 }
 
 func (s *Store) progress(p Progress) {

@@ -189,16 +189,18 @@ func (c *imageShowCmd) Run(ctx context.Context, a *app) error {
 }
 
 type imageImportCmd struct {
-	Source  string `arg:"" help:"Directory, tar archive (plain, gz, xz, zst, bz2; - for standard input), or container image: oci:DIR[:TAG], docker-archive:FILE, docker://NAME."`
-	Name    string `required:"" help:"Image to make a version of." placeholder:"NAME"`
-	Publish string `help:"Also point this channel to the version." placeholder:"CHANNEL"`
-	Note    string `help:"Remark kept with the version." placeholder:"TEXT"`
-	Afresh  bool   `help:"Read every file of a directory, also those whose size and times say that they have not changed since the last import."`
+	Source     string `arg:"" help:"Directory, tar archive (plain, gz, xz, zst, bz2; - for standard input), or container image: oci:DIR[:TAG], docker-archive:FILE, docker://NAME."`
+	Name       string `required:"" help:"Image to make a version of." placeholder:"NAME"`
+	Publish    string `help:"Also point this channel to the version." placeholder:"CHANNEL"`
+	Note       string `help:"Remark kept with the version." placeholder:"TEXT"`
+	KeepInitrd bool   `help:"Keep the distribution's own initrd. Nodes start with the controller and never load it, so it is left out."`
+	Afresh     bool   `help:"Read every file of a directory, also those whose size and times say that they have not changed since the last import."`
 }
 
 // Help says what happens to the source.
 func (c *imageImportCmd) Help() string {
-	return "The source is only read. Its kernel is found and made bootable; a tree that equals the image's newest version makes no new one."
+	return "The source is only read. Its kernel is found and made bootable; a tree that equals the image's newest version makes no new one. " +
+		"The distribution's own initrd in /boot is left out: nodes start with the controller, and an initrd made anew would make every update larger."
 }
 
 // Run commits the tree and says what came of it.
@@ -217,6 +219,16 @@ func (c *imageImportCmd) Run(ctx context.Context, a *app) error {
 	}
 	bar := a.progressLine()
 	st.OnProgress(bar.store)
+	if !c.KeepInitrd {
+		st.OnLeaveOut(func(path string, size int64) bool {
+			out := builder.IsInitrd(path)
+			if out && strings.HasPrefix(path, "boot/") { // and not the links to it in the root
+				bar.clear()
+				fmt.Fprintf(a.stderr, "left out: /%s, %s; --keep-initrd keeps it\n", path, formatBytes(size))
+			}
+			return out
+		})
+	}
 	source, done, err := c.source(ctx, a, st)
 	if err != nil {
 		bar.clear()
