@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"slate/images"
 	"slate/images/durable"
 )
 
@@ -112,6 +113,7 @@ func Config(entries []Entry) string {
 	b.WriteString("set timeout=2\n")
 	for _, e := range entries {
 		fmt.Fprintf(&b, "\nmenuentry %s --id %s {\n", quote("Slate: "+e.Title+", system "+strings.ToUpper(e.Slot)), e.Slot)
+		fmt.Fprintf(&b, "\tset last=\n\tif [ \"$tries_%s\" = 0 ]; then set last='%s'; fi\n", e.Slot, lastWords)
 		// There is no arithmetic in this language.
 		b.WriteString("\tset left=0\n")
 		for n := maxTries; n > 1; n-- {
@@ -122,10 +124,17 @@ func Config(entries []Entry) string {
 		for _, w := range e.Cmdline {
 			b.WriteString(" " + quote(w))
 		}
-		fmt.Fprintf(&b, "\n\tinitrd /%s/%s/%s\n}\n", Dir, e.Slot, initrdFile)
+		fmt.Fprintf(&b, " $last\n\tinitrd /%s/%s/%s\n}\n", Dir, e.Slot, initrdFile)
 	}
 	return b.String()
 }
+
+// LastWord is on the command line of a slot that is started though it has no tries left.
+const LastWord = "slate.last"
+
+// lastWords are all that such a start gets: one that fails stays where it is, so that it
+// does not go round for ever.
+const lastWords = "panic=0 " + LastWord
 
 // maxTries is the most that the loader counts down from.
 const maxTries = 9
@@ -145,7 +154,13 @@ func quote(s string) string {
 type Env struct {
 	Slot  string         // the active slot
 	Tries map[string]int // left, by slot
+	// Trial is the version that a slot has on trial, as TrialOf gives it, by slot: it is
+	// whole, and has yet to come through a healthy cycle to earn its boot flag.
+	Trial map[string]string
 }
+
+// TrialOf is how Env names a version on trial, by the digest of its tree.
+func TrialOf(tree images.Digest) string { return tree.String()[:16] }
 
 const (
 	envSize   = 1024 // GRUB wants just this, and writes into it in place
@@ -154,7 +169,7 @@ const (
 
 // ReadEnv reads the counters. A block that is missing or damaged has no slot.
 func ReadEnv(dir string) (Env, error) {
-	e := Env{Tries: map[string]int{}}
+	e := Env{Tries: map[string]int{}, Trial: map[string]string{}}
 	b, err := os.ReadFile(filepath.Join(dir, envFile))
 	if err != nil {
 		return e, err
@@ -166,6 +181,9 @@ func ReadEnv(dir string) (Env, error) {
 		k, v, _ := strings.Cut(strings.TrimSpace(line), "=")
 		if k == "slot" && (v == "a" || v == "b") {
 			e.Slot = v
+		}
+		if s, ok := strings.CutPrefix(k, "trial_"); ok && (s == "a" || s == "b") && v != "" {
+			e.Trial[s] = v
 		}
 		if s, ok := strings.CutPrefix(k, "tries_"); ok && (s == "a" || s == "b") {
 			if n, err := strconv.Atoi(v); err == nil && n >= 0 && n <= maxTries {
@@ -181,6 +199,11 @@ func WriteEnv(dir string, e Env) error {
 	var b bytes.Buffer
 	b.WriteString(envHeader)
 	fmt.Fprintf(&b, "slot=%s\ntries_a=%d\ntries_b=%d\n", e.Slot, min(e.Tries["a"], maxTries), min(e.Tries["b"], maxTries))
+	for _, s := range []string{"a", "b"} {
+		if e.Trial[s] != "" {
+			fmt.Fprintf(&b, "trial_%s=%s\n", s, e.Trial[s])
+		}
+	}
 	for b.Len() < envSize {
 		b.WriteByte('#')
 	}

@@ -85,18 +85,18 @@ func TestEnv(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, Dir), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteEnv(dir, Env{Slot: "b", Tries: map[string]int{"a": 2, "b": 3}}); err != nil {
+	if err := WriteEnv(dir, Env{Slot: "b", Tries: map[string]int{"a": 2, "b": 3}, Trial: map[string]string{"b": "0123456789abcdef"}}); err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, envFile)
-	if out, err := exec.Command("grub-editenv", file, "list").CombinedOutput(); err != nil || string(out) != "slot=b\ntries_a=2\ntries_b=3\n" {
+	if out, err := exec.Command("grub-editenv", file, "list").CombinedOutput(); err != nil || string(out) != "slot=b\ntries_a=2\ntries_b=3\ntrial_b=0123456789abcdef\n" {
 		t.Errorf("grub-editenv list: %v\n%s", err, out)
 	}
 	if out, err := exec.Command("grub-editenv", file, "set", "tries_b=1").CombinedOutput(); err != nil {
 		t.Fatalf("grub-editenv set: %v\n%s", err, out)
 	}
 	got, err := ReadEnv(dir)
-	if diff := cmp.Diff(Env{Slot: "b", Tries: map[string]int{"a": 2, "b": 1}}, got); err != nil || diff != "" {
+	if diff := cmp.Diff(Env{Slot: "b", Tries: map[string]int{"a": 2, "b": 1}, Trial: map[string]string{"b": "0123456789abcdef"}}, got); err != nil || diff != "" {
 		t.Errorf("ReadEnv (%v; -want +got):\n%s", err, diff)
 	}
 	if err := os.WriteFile(file, []byte("slot=b\n"), 0o600); err != nil {

@@ -37,6 +37,7 @@ func TestExamplesAreTheDefaults(t *testing.T) {
 	got, want := example.Node("x"), empty.Node("x")
 	diff := cmp.Diff([]any{want.Boot, want.Etc, want.Servers, want.Tmpfs}, []any{got.Boot, got.Etc, got.Servers, got.Tmpfs}, cmpopts.EquateEmpty(), cmpopts.IgnoreUnexported(config.File{}))
 	diff += cmp.Diff([]any{want.Overlays, want.Fstab, want.Cfstab, want.Network, want.Services, want.Sources}, []any{got.Overlays, got.Fstab, got.Cfstab, got.Network, got.Services, got.Sources}, cmpopts.EquateEmpty())
+	diff += cmp.Diff([]any{want.Drives, want.Btrfs, want.Update, want.Health}, []any{got.Drives, got.Btrfs, got.Update, got.Health}, cmpopts.EquateEmpty())
 	diff += cmp.Diff(want.DHCP, got.DHCP, cmpopts.EquateEmpty(), cmpopts.EquateComparable(netip.Addr{}))
 	if diff != "" {
 		t.Errorf("the examples differ from the defaults (-default +example):\n%s", diff)

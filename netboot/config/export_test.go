@@ -6,7 +6,11 @@ package config
 func FileKeys() map[string][]string {
 	out := map[string][]string{}
 	for _, p := range defaultNode().parts() {
-		out[p.path] = structKeys(p.value)
+		name := p.path
+		if name == healthDir {
+			name = healthExample
+		}
+		out[name] = structKeys(p.value)
 	}
 	return out
 }

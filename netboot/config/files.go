@@ -91,6 +91,12 @@ func (s *Site) filesOf(scope Scope) map[string][]byte {
 		}
 		dir, base := path.Split(p.path)
 		for _, prefix := range scope.prefixes() {
+			if p.path == healthDir {
+				for _, name := range s.healthFiles(prefix) {
+					out[name] = s.files[name]
+				}
+				continue
+			}
 			for _, name := range []string{prefix + p.path, prefix + dir + "c" + base} {
 				if data, ok := s.files[name]; ok {
 					out[name] = data

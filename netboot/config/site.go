@@ -30,6 +30,8 @@ type Node struct {
 	Services Services
 	Drives   Drives
 	Btrfs    BtrfsConf
+	Update   UpdateCheck
+	Health   Health
 	Sources  Sources
 
 	origins map[string]string // "system/boot.conf timeout" to "nodes/pc1/system/boot.conf:3"
@@ -46,10 +48,12 @@ func (n *Node) parts() []part {
 	return []part{
 		{btrfsFile, &n.Btrfs, n.Btrfs.check},
 		{drivesFile, &n.Drives, n.Drives.check},
+		{healthDir, &n.Health, n.Health.check},
 		{ServerFile, &n.Servers, n.Servers.check},
 		{tmpfsFile, &n.Tmpfs, n.Tmpfs.check},
 		{cfstabFile, &n.Cfstab, n.Cfstab.check},
 		{servicesFile, &n.Services, n.Services.check},
+		{updateFile, &n.Update, n.Update.check},
 		{"sources/sources.conf", &n.Sources, n.Sources.check},
 		{bootFile, &n.Boot, n.Boot.check},
 		{dhcpFile, &n.DHCP, n.DHCP.check},
@@ -63,7 +67,7 @@ func (n *Node) parts() []part {
 func defaultNode() *Node {
 	return &Node{Boot: defaultBoot(), Etc: defaultEtc(), Servers: defaultServerInfo(), Tmpfs: defaultTmpfs(), DHCP: defaultDHCP(),
 		Overlays: defaultOverlays(), Network: defaultNetwork(), Services: defaultServices(),
-		Drives: defaultDrives(), Btrfs: defaultBtrfs(), Sources: defaultSources(), origins: map[string]string{}}
+		Drives: defaultDrives(), Btrfs: defaultBtrfs(), Update: defaultUpdateCheck(), Sources: defaultSources(), origins: map[string]string{}}
 }
 
 // Site is a config.d that was read and found good.
@@ -200,6 +204,14 @@ type layer struct {
 // layers lists the files of one kind in order of rising precedence.
 func (s *Site) layers(p part, scope Scope) []layer {
 	var out []layer
+	if p.path == healthDir {
+		for _, prefix := range scope.prefixes() {
+			for _, name := range s.healthFiles(prefix) {
+				out = append(out, layer{name, s.files[name], prefix == ""})
+			}
+		}
+		return out
+	}
 	dir, base := path.Split(p.path)
 	for _, name := range []string{dir + base, dir + "c" + base} {
 		for _, prefix := range scope.prefixes() {
@@ -301,6 +313,9 @@ func checkName(p string) error {
 	var known []string
 	for _, part := range defaultNode().parts() {
 		dir, base := path.Split(part.path)
+		if part.path == healthDir && inHealthDir(rest) {
+			return nil
+		}
 		if rest == part.path || rest == dir+"c"+base {
 			return nil
 		}
