@@ -8,6 +8,7 @@ package bootpart
 
 import (
 	"bytes"
+	"crypto/rand"
 	"fmt"
 	"io"
 	"os"
@@ -154,13 +155,23 @@ func quote(s string) string {
 type Env struct {
 	Slot  string         // the active slot
 	Tries map[string]int // left, by slot
-	// Trial is the version that a slot has on trial, as TrialOf gives it, by slot: it is
+	// Trial is the version that a slot has on trial, as NewTrial gives it, by slot: it is
 	// whole, and has yet to come through a healthy cycle to earn its boot flag.
 	Trial map[string]string
 }
 
-// TrialOf is how Env names a version on trial, by the digest of its tree.
-func TrialOf(tree images.Digest) string { return tree.String()[:16] }
+// NewTrial names a trial of a version: by its tree, and at random, so that a healthy
+// cycle of an earlier trial of the same version does not count for this one.
+func NewTrial(tree images.Digest) string {
+	var r [4]byte
+	rand.Read(r[:])
+	return fmt.Sprintf("%s-%x", tree.String()[:16], r)
+}
+
+// OnTrial tells whether a trial is one of a version.
+func OnTrial(trial string, tree images.Digest) bool {
+	return strings.HasPrefix(trial, tree.String()[:16]+"-")
+}
 
 const (
 	envSize   = 1024 // GRUB wants just this, and writes into it in place

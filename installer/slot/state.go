@@ -2,7 +2,10 @@
 
 package slot
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // State is what a slot is worth.
 type State string
@@ -48,6 +51,7 @@ type Cycle struct {
 	Version string    `json:"version"`
 	Tree    string    `json:"tree"`
 	Disk    string    `json:"disk"`
+	Trial   string    `json:"trial,omitempty"`  // of the slot, as the loader's counters name it
 	Started time.Time `json:"started"`          // the controller handed over
 	Healthy time.Time `json:"healthy,omitzero"` // the default target was reached, services ran, checks passed
 	Ended   time.Time `json:"ended,omitzero"`   // it was shut down clean
@@ -55,10 +59,16 @@ type Cycle struct {
 	Failed string `json:"failed,omitempty"`
 }
 
-// Earned tells whether a cycle earns its slot the boot flag. With strict, one that was
-// not shut down clean does not.
-func (c Cycle) Earned(strict bool) bool {
-	return !c.Healthy.IsZero() && (!strict || !c.Ended.IsZero())
+// Earned finds the cycle that earns a slot its boot flag: a healthy one of just this
+// trial, version, slot and drive. With strict, one that was not shut down clean is none.
+func Earned(cycles []Cycle, trial string, want Flag, strict bool) (Cycle, bool) {
+	for _, c := range slices.Backward(cycles) {
+		if trial != "" && c.Trial == trial && c.Tree == want.Tree && c.Slot == want.Slot && c.Disk == want.Disk &&
+			!c.Healthy.IsZero() && (!strict || !c.Ended.IsZero()) {
+			return c, true
+		}
+	}
+	return Cycle{}, false
 }
 
 // State is the last state that the cycle reached, in a word.
