@@ -19,6 +19,7 @@
 //	slate.mode=ask|diskless|installed       what to do without a local system
 //	slate.install=now                       install, even if there is a local system
 //	slate.slot=a|b slate.disk=GUID          which system of which drive the loader started
+//	slate.last                              the loader found no tries left: this start must not restart by itself
 //	slate.choice=diskless|shell|reboot|poweroff   the chooser's answer when nobody is there
 //	slate.timeout=10                        seconds until then; 0: wait for a person
 //	BOOTIF=01-52-54-00-12-34-56             the interface the firmware booted from
@@ -67,6 +68,7 @@ import (
 	"slate/installer/root"
 	"slate/installer/screen"
 	"slate/installer/servers"
+	"slate/installer/slot"
 	"slate/netboot/api"
 	"slate/netboot/config"
 )
@@ -90,6 +92,8 @@ type Boot struct {
 	Lease       network.Lease
 	Lower       root.Lower       // what step system chose; the zero value: slate.nfs
 	System      *System          // on a drive of this machine, that could be started; nil: none
+	Local       *Local           // what is on the drive of ours; nil: there is none
+	Cycle       slot.Cycle       // that began with this start, of an installed machine
 	Drives      []disk.Drive     // as they were last looked at
 	NoInstall   string           // why nothing can be installed; empty: it can
 	Interrupted string           // an installation that did not come to its end

@@ -48,19 +48,18 @@ func (b *Boot) chooser(now time.Time) *screen.Menu {
 	return m
 }
 
-// chooseSystem looks for a local system. There is none yet that this controller
-// could start, so policy or a person decides what to do without.
+// chooseSystem starts the machine's own system, or what can be had in its place.
+// Without one, policy or a person decides.
 func chooseSystem(ctx context.Context, b *Boot) error {
-	if b.System != nil && !b.Settings.Install && b.Settings.Medium == "" &&
-		(b.Settings.Mode != machine.Diskless || b.Settings.Slot != "") {
-		err := b.useSystem(ctx, *b.System)
-		if err == nil {
+	why := ""
+	if b.Local != nil && !b.Settings.Install && b.Settings.Medium == "" && (b.Settings.Mode != machine.Diskless || b.Settings.Slot != "") {
+		var done bool
+		if done, why = b.runLocal(ctx); done {
 			return nil
 		}
-		b.Note("%v", err)
 	}
 	if b.System == nil {
-		b.Note("%s", noSystem)
+		b.Note("%s", or2(why, noSystem))
 	}
 	if b.Interrupted != "" {
 		b.Note("%s", b.Interrupted)
@@ -68,6 +67,9 @@ func chooseSystem(ctx context.Context, b *Boot) error {
 	m := b.chooser(time.Now())
 	if b.System != nil && b.Settings.Medium != "" {
 		m.Title = "This machine has a system, and was started from a medium."
+	}
+	if why != "" {
+		m.Title, m.Detail = "The system of this machine cannot be started.", []string{why}
 	}
 	switch {
 	case b.Settings.Mode == machine.Installed || b.Settings.Install:

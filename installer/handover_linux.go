@@ -53,6 +53,9 @@ func handOver(_ context.Context, b *Boot) error {
 	if err := os.WriteFile(filepath.Join(RunDir, "facts"), []byte(b.factsFile()), 0o644); err != nil {
 		return err
 	}
+	if b.installed() {
+		b.beginCycle()
+	}
 	text, err := json.Marshal(handover{Init: b.Init, Args: b.Args})
 	if err != nil {
 		return err
@@ -72,8 +75,12 @@ func (b *Boot) finish() error {
 	}
 	// The agent delivers what the appliance did not take in time.
 	c := agent.Config{Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond), Spaces: b.spaces(), Health: health.Spec{Services: b.healthy}}
-	if b.Lower.Local() {
-		c.Slot = b.System.Slot
+	for _, check := range b.config().Health.Check {
+		c.Health.Checks = append(c.Health.Checks, health.Check{Name: check.Name, Run: check.Args(), Limit: time.Duration(check.Limit) * time.Second})
+	}
+	c.HealthLimit = time.Duration(b.config().Update.HealthLimit) * time.Second
+	if b.installed() {
+		c.Slot, c.Cycle, c.Tries, c.Last = b.System.Slot, b.Cycle.Number, b.config().Update.Tries, b.Settings.Last
 	}
 	if u, boot := b.Fleet.Known(); u != nil {
 		c.Server, c.Boot, c.Hello = u.String(), boot, b.Fleet.Introduction()
@@ -89,6 +96,9 @@ func (b *Boot) finish() error {
 	}
 	if err := os.WriteFile(filepath.Join(RunDir, agent.LogFile), []byte(b.Log()), 0o644); err != nil {
 		return err
+	}
+	if b.installed() {
+		b.keepLog()
 	}
 	if b.Console != nil {
 		b.Console.Close()

@@ -144,8 +144,7 @@ func (b *Boot) installOn(ctx context.Context, c *transfer.Client, signed transfe
 	if err := unix.Unmount(slotMount, 0); err != nil {
 		return fmt.Errorf("unmount the new system: %w", err)
 	}
-	b.System = &System{Drive: v.Drive, Slot: target, Record: signed.Record, Mount: slotOn(v.Drive, target, plan.Btrfs), User: slotOn(v.Drive, "user", plan.Btrfs)}
-	return nil
+	return b.reopen(v.Drive, plan.Btrfs, target)
 }
 
 // mountTarget mounts the slot that is to be filled, made anew if it cannot be used.
@@ -264,9 +263,13 @@ func (b *Boot) installBoot(ctx context.Context, rec images.Record, d disk.Drive,
 	if err := b.installLoaders(ctx, d); err != nil {
 		return err
 	}
+	if _, _, err := slot.MakeKey(bootMount); err != nil {
+		return err
+	}
 	env, _ := bootpart.ReadEnv(bootMount)
 	env.Slot = target
-	env.Tries[target] = bootpart.DefaultTries
+	env.Tries[target] = b.config().Update.Tries
+	env.Trial[target] = bootpart.NewTrial(rec.Tree)
 	return bootpart.WriteEnv(bootMount, env)
 }
 

@@ -88,41 +88,131 @@ func (b *Boot) findSystem(ctx context.Context) {
 	}
 }
 
-// openDrive looks into the slots of a drive of ours, the active one first.
+// Local is what is on the drive of ours.
+type Local struct {
+	Drive   disk.Drive
+	Layout  config.BtrfsConf
+	Records slot.Records
+	Env     bootpart.Env
+	Slots   map[string]slot.SlotState
+	records map[string]images.Record // of slots that have one, by slot
+}
+
+// mount is how a slot, or user-data, is mounted.
+func (l *Local) mount(s string) machine.Mount { return slotOn(l.Drive, s, l.Layout) }
+
+// system is what would be started from a slot.
+func (l *Local) system(s string) System {
+	return System{Drive: l.Drive, Slot: s, Record: l.records[s], Mount: l.mount(s), User: l.mount("user")}
+}
+
+// openDrive looks into the slots of a drive of ours.
 func (b *Boot) openDrive(ctx context.Context, d disk.Drive, keys []ed25519.PublicKey) error {
 	if err := b.mountBoot(ctx, d); err != nil {
 		return err
 	}
-	layout := b.keptBtrfs(keys)
-	env, err := bootpart.ReadEnv(bootMount)
-	if err != nil {
+	kept := b.keptConfig(keys)
+	l := &Local{Drive: d, Layout: kept.Btrfs, Slots: map[string]slot.SlotState{}, records: map[string]images.Record{}}
+	var err error
+	if l.Env, err = bootpart.ReadEnv(bootMount); err != nil {
 		b.Note("the loader's counters: %v", err)
 	}
-	order := []string{"a", "b"}
-	if first := or2(b.Settings.Slot, env.Slot); first == "b" {
-		order = []string{"b", "a"}
+	key, fresh, err := slot.MakeKey(bootMount)
+	if err != nil {
+		b.Note("the key of this machine's boot flags: %v", err)
 	}
-	var why []string
-	for _, s := range order {
-		m := slotOn(d, s, layout)
-		rec, err := readSlot(m, keys)
-		if err == nil {
-			b.System = &System{Drive: d, Slot: s, Record: rec, Mount: m, User: slotOn(d, "user", layout)}
-			b.Note("system %s on %s is %s", strings.ToUpper(s), d.Name, rec.Ref())
+	if fresh {
+		b.Note("this machine has a new key for its boot flags")
+	}
+	l.Records.Key = key
+	b.Local = l
+	b.lookAtSlots(l, keys, kept.Update)
+	for _, a := range slot.Decide(b.localFacts(kept.Update)) {
+		if a.Do == slot.Start {
+			s := l.system(a.Slot)
+			b.System = &s
 			return nil
 		}
+	}
+	return errors.New(l.why())
+}
+
+// lookAtSlots finds out what each slot is worth, after a healthy cycle has earned its
+// slot the boot flag.
+func (b *Boot) lookAtSlots(l *Local, keys []ed25519.PublicKey, conf config.UpdateCheck) {
+	cycles := b.readCycles(l)
+	for _, s := range []string{"a", "b"} {
+		seen := b.lookAtSlot(l, s, keys)
+		if c, ok := slot.Earned(cycles, seen.Trial, l.flagOf(s), conf.Unclean == config.UncleanCount); ok && seen.Read == nil {
+			if err := b.earn(l, s, c, &seen); err != nil {
+				b.Note("system %s does not get its boot flag: %v", strings.ToUpper(s), err)
+			}
+		}
+		state := slot.Judge(seen)
+		l.Slots[s] = state
 		var half *slot.IncompleteError
-		if errors.As(err, &half) {
+		if errors.As(seen.Read, &half) {
 			b.Interrupted = half.Error()
 		}
-		if !errors.Is(err, slot.ErrEmpty) {
-			why = append(why, fmt.Sprintf("system %s: %v", strings.ToUpper(s), err))
+		if state.State == slot.Empty {
+			continue
+		}
+		b.Note("system %s on %s is %s: %s, %d tries left", strings.ToUpper(s), l.Drive.Name, or2(state.Version, "unknown"), describe(state), state.Tries)
+	}
+}
+
+func describe(s slot.SlotState) string {
+	if s.Why != "" {
+		return string(s.State) + " (" + s.Why + ")"
+	}
+	return string(s.State)
+}
+
+// why says why no system of the drive can be started.
+func (l *Local) why() string {
+	var out []string
+	for _, s := range []string{"a", "b"} {
+		if st := l.Slots[s]; st.State != slot.Empty {
+			out = append(out, "system "+strings.ToUpper(s)+" is "+describe(st))
 		}
 	}
-	if len(why) == 0 {
-		why = []string{"its slots are empty"}
+	if len(out) == 0 {
+		return "its slots are empty"
 	}
-	return errors.New(strings.Join(why, "; "))
+	return strings.Join(out, "; ")
+}
+
+// lookAtSlot reads what is known of a slot.
+func (b *Boot) lookAtSlot(l *Local, s string, keys []ed25519.PublicKey) slot.Seen {
+	seen := slot.Seen{Slot: s, Trial: l.Env.Trial[s], Tries: l.Env.Tries[s], Started: b.Settings.Slot == s, Read: slot.ErrEmpty}
+	m := l.mount(s)
+	if m.What == "" {
+		return seen
+	}
+	m.Where, m.Flags = slotMount, unix.MS_RDONLY|unix.MS_NOATIME
+	if err := m.Do(); err != nil {
+		seen.Read = err
+		return seen
+	}
+	defer unix.Unmount(slotMount, 0)
+	seen.Record, seen.Read = slot.Read(slotMount, keys)
+	if seen.Record.Name != "" {
+		l.records[s] = seen.Record
+	}
+	if seen.Read == nil {
+		seen.Flag = l.Records.CheckFlag(slotMount, l.flagOf(s))
+	}
+	return seen
+}
+
+// flagOf is the boot flag that a slot should have, but for the cycle.
+func (l *Local) flagOf(s string) slot.Flag {
+	return slot.Flag{Tree: l.records[s].Tree.String(), Disk: l.Drive.GUID, Slot: s}
+}
+
+// localFacts are what is decided from.
+func (b *Boot) localFacts(conf config.UpdateCheck) slot.Facts {
+	return slot.Facts{Active: b.Local.Env.Slot, Started: b.Settings.Slot, Last: b.Settings.Last, Slots: b.Local.Slots, Damaged: conf.Damaged}
 }
 
 // mountBoot mounts the boot partition. FAT has no journal: it is looked over first.
@@ -143,14 +233,14 @@ func (b *Boot) mountBoot(ctx context.Context, d disk.Drive) error {
 	return nil
 }
 
-// keptBtrfs is how the drive was filled: as the configuration says that is kept on it.
-// What the appliance says now counts for what is installed anew.
-func (b *Boot) keptBtrfs(keys []ed25519.PublicKey) config.BtrfsConf {
+// keptConfig is the configuration that is kept on the drive. It says how the drive was
+// filled: what the appliance says now counts for what is installed anew.
+func (b *Boot) keptConfig(keys []ed25519.PublicKey) *config.Node {
 	kept, err := conf.Store{Dir: b.ConfigDir}.Load()
 	if err != nil || len(kept) == 0 {
-		return config.Defaults().Btrfs
+		return config.Defaults()
 	}
-	return conf.Choose(conf.Facts{Node: b.Settings.Node, Keys: keys, Kept: kept}).Config.Btrfs
+	return conf.Choose(conf.Facts{Node: b.Settings.Node, Keys: keys, Kept: kept}).Config
 }
 
 // slotOn is how a slot of a drive, or its user-data, is mounted.
@@ -170,26 +260,18 @@ func slotOn(d disk.Drive, s string, c config.BtrfsConf) machine.Mount {
 	return machine.Mount{}
 }
 
-func readSlot(m machine.Mount, keys []ed25519.PublicKey) (images.Record, error) {
-	if m.What == "" {
-		return images.Record{}, slot.ErrEmpty
-	}
-	m.Where, m.Flags = slotMount, unix.MS_RDONLY|unix.MS_NOATIME
-	if err := m.Do(); err != nil {
-		return images.Record{}, err
-	}
-	defer unix.Unmount(slotMount, 0)
-	return slot.Read(slotMount, keys)
-}
-
 // useSystem makes a system on a drive the one that is started.
 func (b *Boot) useSystem(ctx context.Context, s System) error {
+	if err := b.countStart(s.Slot); err != nil {
+		b.Note("this start is not counted: %v", err)
+	}
 	if release := machine.Release(); s.Record.Kernel != nil && s.Record.Kernel.Release != release {
 		b.Note("%s on %s needs the kernel %s, and %s runs: starting its own", s.Record.Ref(), s.Drive.Name, s.Record.Kernel.Release, release)
 		if err := b.kexec(s); err != nil {
 			return fmt.Errorf("start the kernel of %s: %w", s.Record.Ref(), err)
 		}
 	}
+	b.System = &s
 	b.Lower = root.Lower{Slot: s.Mount}
 	b.UserData = b.userData(ctx, s.User)
 	b.Settings.Image, b.Settings.Tree = s.Record.Ref(), s.Record.Tree.String()

@@ -36,6 +36,12 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return controller(ctx, args[2:])
 	case len(args) == 2 && args[1] == agent.ProbeRole:
 		return probe(ctx, os.Stdin, stdout, stderr)
+	case len(args) == 2 && args[1] == endRole:
+		if err := agent.RecordEnd(RunDir); err != nil {
+			fmt.Fprintf(stderr, "slate: that this machine was shut down in order is not recorded: %v\n", err)
+			return 1
+		}
+		return 0
 	case len(args) > 1 && args[1] == "plan":
 		fmt.Fprint(stdout, Plan(strings.Join(args[2:], " ")))
 		return 0
@@ -47,6 +53,9 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 
 // controllerRole is the argument by which PID 1 starts the controller.
 const controllerRole = "controller"
+
+// endRole is the argument by which the system, shutting down, has its end recorded.
+const endRole = "ended"
 
 // Environment of the controller, from PID 1.
 const (

@@ -344,6 +344,9 @@ func (b *Boot) personalise(mounted []string) error {
 		Consoles: b.consoles(), Config: b.config(), Others: b.otherInterfaces(),
 	})
 	b.problems(problems)
+	if b.installed() {
+		b.Changes = append(b.Changes, root.EndHook(tree.FS(), agentProgram+" "+endRole)...)
+	}
 	b.healthy = root.HealthyServices(tree.FS(), b.config().Services)
 	if root.WantsHostKey(tree.FS(), b.config()) {
 		keys, err := root.HostKeys("root@"+b.node(), b.UserData.What != "")

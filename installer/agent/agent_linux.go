@@ -25,7 +25,6 @@ import (
 	"sync"
 	"time"
 
-	"slate/installer/bootpart"
 	"slate/installer/health"
 	"slate/installer/machine"
 	"slate/installer/network"
@@ -55,7 +54,10 @@ type Config struct {
 	Spaces  []Space     `json:"spaces,omitempty"`
 
 	// Slot is the system that runs from this machine's own drive, a or b; empty: none.
-	Slot string `json:"slot,omitempty"`
+	Slot  string `json:"slot,omitempty"`
+	Cycle int    `json:"cycle,omitempty"` // number of its record on user-data; 0: it has none
+	Tries int    `json:"tries,omitempty"` // that the slot gets back when it is healthy
+	Last  bool   `json:"last,omitempty"`  // it must not restart by itself
 
 	Health      health.Spec   `json:"health"`
 	HealthLimit time.Duration `json:"health-limit,omitempty"` // 0: DefaultHealthLimit
@@ -90,6 +92,8 @@ type Agent struct {
 	spaceLook time.Duration
 
 	restart func() error
+	force   func() error // restarts though the system does not
+	stopped time.Duration // how long a system that was told to restart has for it
 }
 
 func (a *Agent) defaults(node string) {
@@ -120,6 +124,12 @@ func (a *Agent) defaults(node string) {
 	}
 	if a.restart == nil {
 		a.restart = restart
+	}
+	if a.force == nil {
+		a.force = forceRestart
+	}
+	if a.stopped == 0 {
+		a.stopped = time.Minute
 	}
 	if a.look == 0 {
 		a.look = time.Second
@@ -198,34 +208,17 @@ func (a *Agent) Run(ctx context.Context) error {
 		defer close(done)
 		if a.waitLogin(ctx, 10*time.Minute) {
 			a.logf("the system asks for a login")
-			a.cameUp(c.Slot)
 			rep.Add(api.Event{Step: api.StepLogin, State: api.StateDone, Uptime: machine.Uptime()})
 		}
 	}()
 	if a.Probe != nil {
-		tasks.Go(func() { a.watchHealth(ctx, c.Health, c.HealthLimit, rep.Add) })
+		tasks.Go(func() { a.watchHealth(ctx, c, rep.Add) })
 	}
 	err = a.keepLease(ctx)
 	<-done
 	tasks.Wait()
 	rep.Stop(time.Second)
 	return err
-}
-
-// cameUp tells the loader that the system of a slot came up: its tries begin anew.
-func (a *Agent) cameUp(slot string) {
-	if slot == "" {
-		return
-	}
-	dir := filepath.Join(a.Dir, BootDir)
-	env, err := bootpart.ReadEnv(dir)
-	if err == nil && env.Tries[slot] < bootpart.DefaultTries {
-		env.Tries[slot] = bootpart.DefaultTries
-		err = bootpart.WriteEnv(dir, env)
-	}
-	if err != nil {
-		a.logf("the loader is not told that the system came up: %v", err)
-	}
 }
 
 // fleet is what the agent reports to.

@@ -65,12 +65,14 @@ func EnterSystem() error {
 }
 
 // watchHealth tells when the start-up has become healthy, or that it has not within
-// its limit; after that, when it changes.
-func (a *Agent) watchHealth(ctx context.Context, spec health.Spec, limit time.Duration, tell func(api.Event)) {
+// its limit; after that, when it changes. A start-up of an installed machine that has
+// failed is ended.
+func (a *Agent) watchHealth(ctx context.Context, c Config, tell func(api.Event)) {
+	limit := c.HealthLimit
 	if limit == 0 {
 		limit = DefaultHealthLimit
 	}
-	began := a.now()
+	began := time.Now() // and not a.now: the clock may be set meanwhile
 	var told api.State
 	say := func(s api.State, text string) {
 		if told == s {
@@ -81,7 +83,7 @@ func (a *Agent) watchHealth(ctx context.Context, spec health.Spec, limit time.Du
 		tell(api.Event{Step: api.StepHealth, State: s, Text: text, Uptime: machine.Uptime()})
 	}
 	for {
-		r, err := a.Probe(ctx, spec)
+		r, err := a.Probe(ctx, c.Health)
 		if ctx.Err() != nil || r.Stopping {
 			return
 		}
@@ -92,11 +94,18 @@ func (a *Agent) watchHealth(ctx context.Context, spec health.Spec, limit time.Du
 		pause := probePause
 		switch {
 		case err == nil && r.Healthy():
+			if told != api.StateDone {
+				a.becameHealthy(c)
+			}
 			say(api.StateDone, text)
 			pause = probeAfterward
-		case told != "" || a.now().Sub(began) >= limit:
+		case told != "" || time.Since(began) >= limit:
+			first := told == ""
 			say(api.StateFailed, text)
 			pause = probeAfterward
+			if first && a.failed(ctx, c, text, tell) {
+				return
+			}
 		}
 		select {
 		case <-time.After(pause):

@@ -55,7 +55,7 @@ func TestWatchHealth(t *testing.T) {
 				var got []string
 				a := Agent{Dir: t.TempDir(), Probe: func(context.Context, health.Spec) (health.Result, error) { return c.at(time.Since(start)) }}
 				a.defaults("pc1")
-				a.watchHealth(ctx, health.Spec{}, 0, func(e api.Event) {
+				a.watchHealth(ctx, Config{}, func(e api.Event) {
 					if e.Step != api.StepHealth {
 						t.Errorf("event of step %q", e.Step)
 					}

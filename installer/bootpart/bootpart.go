@@ -80,6 +80,24 @@ func WriteEntry(dir string, e Entry) error {
 	return WriteConfig(dir)
 }
 
+// Has tells whether a slot has what starts it.
+func Has(dir, slot string) bool {
+	_, err := os.Stat(filepath.Join(dir, Dir, slot, cmdlineFile)) // written last
+	return err == nil
+}
+
+// KernelPath is where the kernel of a slot lies.
+func KernelPath(dir, slot string) string { return filepath.Join(dir, Dir, slot, kernelFile) }
+
+// InitrdPath is where the initramfs of a slot lies.
+func InitrdPath(dir, slot string) string { return filepath.Join(dir, Dir, slot, initrdFile) }
+
+// Cmdline is the command line that a slot is started with.
+func Cmdline(dir, slot string) (string, error) {
+	text, err := os.ReadFile(filepath.Join(dir, Dir, slot, cmdlineFile))
+	return strings.TrimSpace(string(text)), err
+}
+
 // WriteConfig writes the loader's configuration for the slots that have kernels.
 func WriteConfig(dir string) error {
 	var entries []Entry

@@ -82,6 +82,7 @@ type Settings struct {
 	Install bool     // slate.install=now
 	Slot    string   // slate.slot: a or b
 	Disk    string   // slate.disk: GUID of the drive's partition table
+	Last    bool     // slate.last: the loader found no tries left
 	Choice  Choice   // slate.choice, default diskless
 	Timeout time.Duration
 	BootMAC net.HardwareAddr
@@ -179,6 +180,8 @@ func (s *Settings) word(w word) (err error) {
 		s.Install = now != ""
 	case "slate.slot":
 		s.Slot, err = oneOf(w.value, "", "a", "b")
+	case "slate.last":
+		s.Last = true
 	case "slate.disk":
 		s.Disk, err = parseToken(strings.ToLower(w.value))
 	case "slate.choice":

@@ -4,13 +4,10 @@ package slot
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -209,136 +206,4 @@ func special(at int, name string, e tree.Entry) error {
 	}
 	ts := timespecs(e)
 	return unix.UtimesNanoAt(at, name, ts[:], unix.AT_SYMLINK_NOFOLLOW)
-}
-
-// Verify reads all that lies in a slot, from the disk and not from memory, and
-// compares it with the tree: contents, owners, modes, links, devices, attributes,
-// and that nothing else is there but our directory. progress may be nil.
-func Verify(ctx context.Context, dir string, t *tree.Tree, progress func(done, all int)) error {
-	root, err := openDir(unix.AT_FDCWD, dir)
-	if err != nil {
-		return err
-	}
-	defer root.Close()
-	v := &verifier{ctx: ctx, t: t, progress: progress, inodes: map[uint32]uint64{}}
-	return v.dir(root, 0)
-}
-
-type verifier struct {
-	ctx      context.Context
-	t        *tree.Tree
-	progress func(done, all int)
-	done     int
-	inodes   map[uint32]uint64 // of names that share one, by the first name
-}
-
-func (v *verifier) dir(f *os.File, d uint32) error {
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return &EntryError{v.t.Path(d), err}
-	}
-	want := 0
-	for i := range v.t.Children(d) {
-		want++
-		if err := v.entry(int(f.Fd()), i); err != nil {
-			var deeper *EntryError
-			if errors.As(err, &deeper) || v.ctx.Err() != nil {
-				return err
-			}
-			return &EntryError{v.t.Path(i), err}
-		}
-	}
-	for _, n := range names {
-		if d == 0 && (n == Dir || n == "lost+found") {
-			continue
-		}
-		if _, ok := v.t.Lookup(d, n); !ok {
-			return &EntryError{strings.TrimPrefix(filepath.Join(v.t.Path(d), n), "./"), errors.New("is not of the image")}
-		}
-	}
-	return nil
-}
-
-func (v *verifier) entry(at int, i uint32) error {
-	if v.ctx.Err() != nil {
-		return context.Cause(v.ctx)
-	}
-	e, name := v.t.Entry(i), v.t.Name(i)
-	var st unix.Stat_t
-	if err := unix.Fstatat(at, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
-	}
-	mode := typeBits[e.Type] | e.Mode
-	if e.Type == tree.Symlink {
-		mode = st.Mode&^unix.S_IFMT | unix.S_IFLNK
-	}
-	switch {
-	case st.Mode != mode:
-		return fmt.Errorf("its mode is %o, not %o", st.Mode, mode)
-	case st.Uid != e.UID || st.Gid != e.GID:
-		return fmt.Errorf("it belongs to %d:%d, not to %d:%d", st.Uid, st.Gid, e.UID, e.GID)
-	case (e.Type == tree.Block || e.Type == tree.Char) && st.Rdev != unix.Mkdev(e.Major, e.Minor):
-		return errors.New("it is another device")
-	case e.Type == tree.File && st.Size != e.Size:
-		return fmt.Errorf("it has %d bytes, not %d", st.Size, e.Size)
-	case st.Mtim.Nano() != e.MtimeNs:
-		return errors.New("its time is another")
-	}
-	if e.Type != tree.Dir && e.Nlink > 1 {
-		c := v.t.Canonical(i)
-		if ino, ok := v.inodes[c]; ok {
-			if ino != st.Ino {
-				return errors.New("it is not the same file under another name")
-			}
-			return nil
-		}
-		v.inodes[c] = st.Ino
-	}
-	switch e.Type {
-	case tree.Symlink:
-		buf := make([]byte, tree.MaxTarget+1)
-		n, err := unix.Readlinkat(at, name, buf)
-		if err != nil || string(buf[:max(n, 0)]) != e.Target {
-			return fmt.Errorf("it leads to %q, not to %q (%v)", buf[:max(n, 0)], e.Target, err)
-		}
-		return nil
-	case tree.Dir:
-		f, err := openDir(at, name)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		return v.dir(f, i)
-	case tree.File:
-		return v.file(at, name, e)
-	}
-	return nil
-}
-
-func (v *verifier) file(at int, name string, e tree.Entry) error {
-	fd, err := unix.Openat(at, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	// What is in memory is what was written, not what the disk has of it.
-	_ = unix.Fadvise(fd, 0, 0, unix.FADV_DONTNEED)
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return err
-	}
-	if images.Digest(h.Sum(nil)) != e.Digest {
-		return errors.New("its content is another")
-	}
-	for _, x := range e.Xattrs {
-		buf := make([]byte, len(x.Value)+1)
-		if n, err := unix.Fgetxattr(fd, x.Name, buf); err != nil || string(buf[:n]) != string(x.Value) {
-			return fmt.Errorf("its attribute %s is another (%v)", x.Name, err)
-		}
-	}
-	if v.done++; v.progress != nil {
-		v.progress(v.done, v.t.Len())
-	}
-	return nil
 }

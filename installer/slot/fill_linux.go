@@ -35,6 +35,8 @@ type Fill struct {
 	Take  func(open func(images.Digest) (*os.File, error)) error
 	// Progress is told how many files of the tree are verified; may be nil.
 	Progress func(done, all int)
+	// Clear: what is in the slot goes before anything is fetched, to make room.
+	Clear bool
 }
 
 // Run fills the slot. When it returns nil the slot is whole, verified, and on the disk.
@@ -44,6 +46,9 @@ func (f Fill) Run(ctx context.Context) error {
 		return err
 	}
 	// From here on the slot is none, whatever it was before.
+	if err := RemoveFlag(f.Dir); err != nil {
+		return err
+	}
 	if err := durable.Remove(filepath.Join(ours, completeFile)); err != nil {
 		return err
 	}
@@ -55,6 +60,11 @@ func (f Fill) Run(ctx context.Context) error {
 		return err
 	} else if n > 0 {
 		f.Note("%d files are there from an earlier try", n)
+	}
+	if f.Clear {
+		if err := clearTree(f.Dir); err != nil {
+			return err
+		}
 	}
 	if err := writeMeta(f.Dir, f.Signed.Text, f.Signed.Signature, f.Tree); err != nil {
 		return err
@@ -83,6 +93,9 @@ func (f Fill) Run(ctx context.Context) error {
 		return err
 	}
 	if err := os.RemoveAll(s.dir); err != nil {
+		return err
+	}
+	if err := EndMend(f.Dir); err != nil {
 		return err
 	}
 	if err := rootAttributes(f.Dir, f.Tree); err != nil {

@@ -20,6 +20,7 @@ import (
 
 	"slate/images"
 	"slate/images/durable"
+	"slate/images/transfer"
 	"slate/images/tree"
 )
 
@@ -33,6 +34,8 @@ const (
 	// on the disk. Its text is the digest of the tree.
 	completeFile = "complete"
 	blobDir      = "blobs" // what has been fetched, until the tree is whole
+	// mendFile is there while files are replaced by good ones.
+	mendFile = "mending"
 )
 
 // ErrEmpty says that there is no system in a slot.
@@ -74,7 +77,24 @@ func Read(dir string, keys []ed25519.PublicKey) (images.Record, error) {
 	if err != nil || string(bytes.TrimSpace(done)) != rec.Tree.String() {
 		return rec, &IncompleteError{rec.Ref()}
 	}
+	if _, err := os.Stat(filepath.Join(ours, mendFile)); err == nil {
+		return rec, errors.New("its repair was interrupted")
+	}
 	return rec, nil
+}
+
+// ReadSigned returns the record of the slot mounted at dir, which Read found good, with
+// its signature.
+func ReadSigned(dir string, rec images.Record) (transfer.Signed, error) {
+	text, err := readSmall(filepath.Join(dir, Dir, recordFile))
+	if err != nil {
+		return transfer.Signed{}, err
+	}
+	sig, err := readSmall(filepath.Join(dir, Dir, sigFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // a site whose key signs nothing
+	}
+	return transfer.Signed{Record: rec, Text: text, Signature: sig}, err
 }
 
 // ReadTree returns the tree list that is kept in the slot.

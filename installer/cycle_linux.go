@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package installer
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"slate/images"
+	"slate/images/durable"
+	"slate/installer/bootpart"
+	"slate/installer/disk"
+	"slate/installer/root"
+	"slate/installer/slot"
+	"slate/netboot/config"
+
+	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
+)
+
+// installed tells whether the machine runs from its own drive.
+func (b *Boot) installed() bool { return b.Lower.Local() && b.System != nil && b.Lower.Slot == b.System.Mount }
+
+// readCycles reads the records of the machine's cycles, which lie on user-data.
+func (b *Boot) readCycles(l *Local) []slot.Cycle {
+	m := l.mount("user")
+	if m.What == "" {
+		return nil
+	}
+	m.Where, m.Flags = slotMount, unix.MS_RDONLY|unix.MS_NOATIME
+	if err := m.Do(); err != nil {
+		b.Note("the records of earlier starts cannot be read: %v", err)
+		return nil
+	}
+	defer unix.Unmount(slotMount, 0)
+	cycles, bad := l.Records.Cycles(filepath.Join(slotMount, slot.CyclesDir))
+	if bad > 0 {
+		b.Note("%d records of earlier starts do not count: they are altered, or another machine's", bad)
+	}
+	if len(cycles) > 0 {
+		last := cycles[len(cycles)-1]
+		b.Note("the last start, %d, was of system %s with %s: %s", last.Number, strings.ToUpper(last.Slot), last.Version, last.State())
+	}
+	return cycles
+}
+
+// earn gives a slot the boot flag that a healthy cycle has earned it, and ends its
+// trial. The flag comes first: with both, the flag counts.
+func (b *Boot) earn(l *Local, s string, c slot.Cycle, seen *slot.Seen) error {
+	if seen.Flag != nil {
+		m := l.mount(s)
+		m.Where, m.Flags = slotMount, unix.MS_NOATIME
+		if err := m.Do(); err != nil {
+			return err
+		}
+		f := l.flagOf(s)
+		f.Cycle = c.ID
+		err := l.Records.WriteFlag(slotMount, f)
+		if e := unix.Unmount(slotMount, 0); err == nil {
+			err = e
+		}
+		if err != nil {
+			return err
+		}
+		seen.Flag = nil
+		b.Note("system %s has earned its boot flag: start %d was healthy", strings.ToUpper(s), c.Number)
+	}
+	delete(l.Env.Trial, s)
+	seen.Trial = ""
+	return bootpart.WriteEnv(bootMount, l.Env)
+}
+
+// reopen looks anew at a drive on which a slot was filled.
+func (b *Boot) reopen(d disk.Drive, layout config.BtrfsConf, target string) error {
+	keys, err := b.siteKeys()
+	if err != nil {
+		return err
+	}
+	l := &Local{Drive: d, Layout: layout, Slots: map[string]slot.SlotState{}, records: map[string]images.Record{}}
+	if l.Env, err = bootpart.ReadEnv(bootMount); err != nil {
+		return err
+	}
+	if l.Records.Key, err = slot.LoadKey(bootMount); err != nil {
+		return err
+	}
+	b.Local = l
+	b.lookAtSlots(l, keys, b.config().Update)
+	if st := l.Slots[target]; st.State != slot.Trial {
+		return fmt.Errorf("system %s is %s", strings.ToUpper(target), describe(st))
+	}
+	s := l.system(target)
+	b.System = &s
+	return nil
+}
+
+// countStart takes one of a slot's tries, unless the loader has done so.
+func (b *Boot) countStart(s string) error {
+	if b.Settings.Slot == s || b.Local == nil {
+		return nil
+	}
+	env, err := bootpart.ReadEnv(bootMount)
+	if err != nil {
+		return err
+	}
+	if env.Tries[s] == 0 {
+		b.Settings.Last = true // as the loader would have it
+		return nil
+	}
+	env.Tries[s]--
+	b.Local.Env = env
+	return bootpart.WriteEnv(bootMount, env)
+}
+
+// beginCycle records that a cycle has started.
+func (b *Boot) beginCycle() {
+	l, s := b.Local, b.System
+	c := slot.Cycle{Slot: s.Slot, Version: s.Record.Ref(), Tree: s.Record.Tree.String(), Disk: s.Drive.GUID, Trial: l.Env.Trial[s.Slot], Started: time.Now().UTC().Truncate(time.Second)}
+	c, err := l.Records.Begin(filepath.Join(root.UserData, slot.CyclesDir), c)
+	if err != nil {
+		b.Note("this start is not recorded, and earns no boot flag: %v", err)
+		return
+	}
+	b.Cycle = c
+	b.Note("start %d of this machine", c.Number)
+}
+
+// The logs of starts that are kept on the boot partition.
+const (
+	keptLogs    = 20
+	keptLogSize = 4 << 20 // of all of them
+	logSuffix   = ".log.zst"
+)
+
+// keepLog keeps the log of this start on the boot partition, for when no appliance can
+// be reached, and removes what is too much.
+func (b *Boot) keepLog() {
+	dir := filepath.Join(bootMount, bootpart.LogDir)
+	if err := saveLog(dir, b.Cycle.Number, b.Log()); err != nil {
+		b.printf("slate:   the log of this start is not kept: %v\n", err)
+	}
+}
+
+// saveLog writes a log as number.log.zst. One without a number, of a start that came
+// to nothing, follows the last one.
+func saveLog(dir string, number int, text string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	if err := durable.RemoveTemps(dir); err != nil {
+		return err
+	}
+	type file struct {
+		number int
+		size   int64
+	}
+	var all []file
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		n, err := strconv.Atoi(strings.TrimSuffix(e.Name(), logSuffix))
+		if info, ierr := e.Info(); err == nil && ierr == nil && strings.HasSuffix(e.Name(), logSuffix) {
+			all = append(all, file{n, info.Size()})
+		}
+	}
+	slices.SortFunc(all, func(a, b file) int { return a.number - b.number })
+	if len(all) > 0 {
+		number = max(number, all[len(all)-1].number+1)
+	}
+	number = max(number, 1)
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return err
+	}
+	data := enc.EncodeAll([]byte(text), nil)
+	size := int64(len(data))
+	for _, f := range all {
+		size += f.size
+	}
+	for len(all) > 0 && (len(all) >= keptLogs || size > keptLogSize) {
+		if err := os.Remove(filepath.Join(dir, logName(all[0].number))); err != nil {
+			return err
+		}
+		size -= all[0].size
+		all = all[1:]
+	}
+	return durable.WriteFile(filepath.Join(dir, logName(number)), data, 0o600)
+}
+
+func logName(n int) string { return fmt.Sprintf("%05d%s", n, logSuffix) }
