@@ -24,7 +24,9 @@ import (
 )
 
 // installed tells whether the machine runs from its own drive.
-func (b *Boot) installed() bool { return b.Lower.Local() && b.System != nil && b.Lower.Slot == b.System.Mount }
+func (b *Boot) installed() bool {
+	return b.Lower.Local() && b.System != nil && b.Lower.Slot == b.System.Mount
+}
 
 // readCycles reads the records of the machine's cycles, which lie on user-data.
 func (b *Boot) readCycles(l *Local) []slot.Cycle {
@@ -49,30 +51,32 @@ func (b *Boot) readCycles(l *Local) []slot.Cycle {
 	return cycles
 }
 
-// earn gives a slot the boot flag that a healthy cycle has earned it, and ends its
-// trial. The flag comes first: with both, the flag counts.
+// earn gives a slot the boot flag that a healthy cycle has earned it, and ends its trial.
 func (b *Boot) earn(l *Local, s string, c slot.Cycle, seen *slot.Seen) error {
-	if seen.Flag != nil {
-		m := l.mount(s)
-		m.Where, m.Flags = slotMount, unix.MS_NOATIME
-		if err := m.Do(); err != nil {
-			return err
-		}
-		f := l.flagOf(s)
-		f.Cycle = c.ID
-		err := l.Records.WriteFlag(slotMount, f)
-		if e := unix.Unmount(slotMount, 0); err == nil {
-			err = e
-		}
-		if err != nil {
-			return err
-		}
+	endTrial := func() error {
+		delete(l.Env.Trial, s)
+		seen.Trial = ""
+		return bootpart.WriteEnv(bootMount, l.Env)
+	}
+	if seen.Flag == nil { // the power went between the two
+		return endTrial()
+	}
+	m := l.mount(s)
+	m.Where, m.Flags = slotMount, unix.MS_NOATIME
+	if err := m.Do(); err != nil {
+		return err
+	}
+	err := l.Records.Earn(slotMount, l.flagOf(s), c, func() error {
 		seen.Flag = nil
+		return endTrial()
+	})
+	if e := unix.Unmount(slotMount, 0); err == nil {
+		err = e
+	}
+	if err == nil {
 		b.Note("system %s has earned its boot flag: start %d was healthy", strings.ToUpper(s), c.Number)
 	}
-	delete(l.Env.Trial, s)
-	seen.Trial = ""
-	return bootpart.WriteEnv(bootMount, l.Env)
+	return err
 }
 
 // reopen looks anew at a drive on which a slot was filled.

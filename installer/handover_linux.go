@@ -81,6 +81,7 @@ func (b *Boot) finish() error {
 	c.HealthLimit = time.Duration(b.config().Update.HealthLimit) * time.Second
 	if b.installed() {
 		c.Slot, c.Cycle, c.Tries, c.Last = b.System.Slot, b.Cycle.Number, b.config().Update.Tries, b.Settings.Last
+		c.Tree, c.Verify = b.System.Record.Tree.String(), b.config().Update.Verify
 	}
 	if u, boot := b.Fleet.Known(); u != nil {
 		c.Server, c.Boot, c.Hello = u.String(), boot, b.Fleet.Introduction()

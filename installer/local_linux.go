@@ -96,6 +96,7 @@ type Local struct {
 	Env     bootpart.Env
 	Slots   map[string]slot.SlotState
 	records map[string]images.Record // of slots that have one, by slot
+	fresh   map[string]bool          // slots that were filled or mended by this start
 }
 
 // mount is how a slot, or user-data, is mounted.

@@ -36,6 +36,12 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return controller(ctx, args[2:])
 	case len(args) == 2 && args[1] == agent.ProbeRole:
 		return probe(ctx, os.Stdin, stdout, stderr)
+	case len(args) == 2 && args[1] == agent.VerifyRole:
+		if err := agent.ServeVerify(ctx, os.Stdin, stdout); err != nil {
+			fmt.Fprintln(stderr, err)
+			return 1
+		}
+		return 0
 	case len(args) == 2 && args[1] == endRole:
 		if err := agent.RecordEnd(RunDir); err != nil {
 			fmt.Fprintf(stderr, "slate: that this machine was shut down in order is not recorded: %v\n", err)
@@ -181,7 +187,8 @@ func runAgent(ctx context.Context) int {
 	// Away from the root that hangs on us: nothing of it is ever touched again,
 	// and systemd sees at shut-down that we do not keep it busy.
 	err = outside(func(proc *os.Root, dir *os.File) error {
-		a := agent.Agent{Dir: "/", Proc: proc.FS(), Log: log, Probe: agent.Probe("/"+filepath.Base(agentProgram), dir)}
+		a := agent.Agent{Dir: "/", Proc: proc.FS(), Log: log, Probe: agent.Probe("/"+filepath.Base(agentProgram), dir),
+			Verify: agent.Verifier("/" + filepath.Base(agentProgram))}
 		return a.Run(ctx)
 	})
 	if err != nil {

@@ -18,6 +18,8 @@ import (
 	"slate/images/tree"
 	"slate/installer/bootpart"
 	"slate/installer/slot"
+	"slate/netboot/api"
+	"slate/netboot/config"
 
 	"golang.org/x/sys/unix"
 )
@@ -150,7 +152,7 @@ func (b *Boot) onTrial(s string, rec images.Record) error {
 	if err := bootpart.WriteEnv(bootMount, l.Env); err != nil {
 		return err
 	}
-	l.records[s] = rec
+	l.records[s], l.fresh = rec, map[string]bool{s: true}
 	l.Slots[s] = slot.Judge(slot.Seen{Slot: s, Record: rec, Flag: slot.ErrNoFlag, Trial: l.Env.Trial[s], Tries: l.Env.Tries[s]})
 	return nil
 }
@@ -293,4 +295,51 @@ func (b *Boot) verifying() func(done, all int) {
 			b.Note("verifying: %d of %d", done, all)
 		}
 	}
+}
+
+// verifyBefore compares the files of a slot before it is started, if config.d wants it
+// at each start or the running system found something wrong, and mends what is.
+func (b *Boot) verifyBefore(ctx context.Context, s string) error {
+	rec, conf := b.Local.records[s], b.config().Update.Verify
+	known := slot.LoadVerified(bootMount)[s]
+	suspect := known.Suspect(rec.Tree.String())
+	if b.Local.fresh[s] || !suspect && conf.At != config.VerifyBoot {
+		return nil
+	}
+	part, parts := known.Part, slot.Parts(conf.Share)
+	if suspect {
+		b.Note("the running system found files of system %s that are not the image's: comparing all", strings.ToUpper(s))
+		part, parts = 0, 1
+	}
+	start := time.Now()
+	if err := b.mountSlot(ctx, s); err != nil {
+		return err
+	}
+	err := b.compare(ctx, s, rec, slot.Share(part, parts))
+	if e := unix.Unmount(slotMount, 0); err == nil {
+		err = e
+	}
+	if err != nil {
+		return err
+	}
+	b.Note("system %s was compared with %s, one part in %d, in %.1f s", strings.ToUpper(s), rec.Ref(), parts, time.Since(start).Seconds())
+	return slot.SaveVerified(bootMount, s, known.Next(rec.Tree.String(), time.Now(), slot.Parts(conf.Share), nil))
+}
+
+// compare compares the slot that is mounted, and mends it. Its boot flag stays: in the
+// end it holds what earned it.
+func (b *Boot) compare(ctx context.Context, s string, rec images.Record, read func(uint32) bool) error {
+	t, err := slot.ReadTree(slotMount, rec.Tree)
+	if err != nil {
+		return err
+	}
+	faults, err := slot.Check(ctx, slotMount, t, read, b.verifying())
+	if err != nil || len(faults) == 0 {
+		return err
+	}
+	if err := b.replaceFaults(ctx, s, t, faults); err != nil {
+		return err
+	}
+	b.event(api.StepSystem, api.StateNote, fmt.Sprintf("%d files of system %s were not the image's and were mended", len(faults), strings.ToUpper(s)))
+	return slot.EndMend(slotMount)
 }

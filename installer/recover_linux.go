@@ -16,28 +16,46 @@ import (
 // network in its place: what slot.Decide says, in turn, until one thing succeeds. If
 // nothing does, a person has to decide, and is told why.
 func (b *Boot) runLocal(ctx context.Context) (done bool, why string) {
-	facts := b.localFacts(b.config().Update)
 	if !b.anySystem() {
 		return false, ""
 	}
-	for _, a := range slot.Decide(facts) {
+	for range 3 { // one time for each slot that turns out to be damaged, and the last
+		again := false
+		if done, why, again = b.tryActions(ctx); !again {
+			break
+		}
+	}
+	return done, why
+}
+
+// tryActions does what slot.Decide says, in turn. again: a slot turned out to be
+// damaged, so that it has to be asked anew.
+func (b *Boot) tryActions(ctx context.Context) (done bool, why string, again bool) {
+	for _, a := range slot.Decide(b.localFacts(b.config().Update)) {
 		if a.Why != "" {
 			b.Note("%s", a)
 		}
 		if a.Do == slot.Chooser {
-			return false, a.Why
+			return false, a.Why, false
 		}
 		err := b.act(ctx, a)
 		if err == nil {
-			return true, ""
-		}
-		if ctx.Err() != nil {
-			return false, err.Error()
+			return true, "", false
 		}
 		b.Note("cannot %s: %v", strings.SplitN(a.String(), ":", 2)[0], oneLine(err))
+		var bad *damagedError
+		if again = errors.As(err, &bad); again || ctx.Err() != nil {
+			return false, err.Error(), again
+		}
 	}
-	return false, ""
+	return false, "", false
 }
+
+// damagedError says that a slot that seemed good is not.
+type damagedError struct{ err error }
+
+func (e *damagedError) Error() string { return e.err.Error() }
+func (e *damagedError) Unwrap() error { return e.err }
 
 // anySystem tells whether a slot holds what was once a whole system.
 func (b *Boot) anySystem() bool {
@@ -74,6 +92,12 @@ func (b *Boot) act(ctx context.Context, a slot.Action) error {
 // now on, if it has shown that it can be.
 func (b *Boot) startSlot(ctx context.Context, a slot.Action) error {
 	l := b.Local
+	if err := b.verifyBefore(ctx, a.Slot); err != nil {
+		st := l.Slots[a.Slot]
+		st.State, st.Why = slot.Damaged, "files in it are not the image's"
+		l.Slots[a.Slot] = st
+		return &damagedError{err}
+	}
 	if a.Slot != l.Env.Slot && l.Slots[a.Slot].State == slot.Good {
 		l.Env.Slot = a.Slot
 		if err := bootpart.WriteEnv(bootMount, l.Env); err != nil {

@@ -30,6 +30,7 @@ import (
 	"slate/installer/network"
 	"slate/installer/servers"
 	"slate/netboot/api"
+	"slate/netboot/config"
 )
 
 // Argv0 is the name the agent runs under.
@@ -58,6 +59,9 @@ type Config struct {
 	Cycle int    `json:"cycle,omitempty"` // number of its record on user-data; 0: it has none
 	Tries int    `json:"tries,omitempty"` // that the slot gets back when it is healthy
 	Last  bool   `json:"last,omitempty"`  // it must not restart by itself
+	Tree  string `json:"tree,omitempty"`  // digest of the version's tree list
+
+	Verify config.VerifyFiles `json:"verify,omitzero"`
 
 	Health      health.Spec   `json:"health"`
 	HealthLimit time.Duration `json:"health-limit,omitempty"` // 0: DefaultHealthLimit
@@ -80,6 +84,8 @@ type Agent struct {
 	Log  io.Writer
 	// Probe looks at the health of the system; nil: nobody looks.
 	Probe func(context.Context, health.Spec) (health.Result, error)
+	// Verify compares files of the running system; nil: nobody does.
+	Verify func(context.Context, VerifyJob) ([]string, error)
 
 	now    func() time.Time
 	extend func(context.Context, network.Lease, network.Action) (network.Lease, error)
@@ -92,7 +98,7 @@ type Agent struct {
 	spaceLook time.Duration
 
 	restart func() error
-	force   func() error // restarts though the system does not
+	force   func() error  // restarts though the system does not
 	stopped time.Duration // how long a system that was told to restart has for it
 }
 
@@ -201,6 +207,9 @@ func (a *Agent) Run(ctx context.Context) error {
 		rep.Start(ctx, fleet)
 		tasks.Go(func() { servers.ShipLog(ctx, a.logFrom, fleet.PostLog) })
 		tasks.Go(func() { a.takeOrders(ctx, fleet.WaitOrder, rep.Add) })
+	}
+	if c.Slot != "" && a.Verify != nil {
+		tasks.Go(func() { a.verifyAtPace(ctx, c, rep.Add) })
 	}
 	tasks.Go(func() { a.watchSpace(ctx, c.Spaces, rep.Add) })
 	done := make(chan struct{})

@@ -135,6 +135,16 @@ func (r Records) WriteFlag(dir string, f Flag) error {
 	return r.write(filepath.Join(dir, Dir, flagFile), r.seal("flag", f))
 }
 
+// Earn gives the slot mounted at dir the boot flag that a healthy cycle has earned it,
+// and then has its trial ended: with both, the flag counts.
+func (r Records) Earn(dir string, f Flag, c Cycle, endTrial func() error) error {
+	f.Cycle = c.ID
+	if err := r.WriteFlag(dir, f); err != nil {
+		return err
+	}
+	return endTrial()
+}
+
 // RemoveFlag takes the boot flag away: what is in the slot is about to change.
 func RemoveFlag(dir string) error { return durable.Remove(filepath.Join(dir, Dir, flagFile)) }
 
