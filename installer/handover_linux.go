@@ -147,5 +147,8 @@ func (b *Boot) leave(what string) {
 	step := b.step
 	b.mu.Unlock()
 	b.event(step, api.StateNote, what)
+	if b.Local != nil {
+		b.keepLog()
+	}
 	b.Reporter.Stop(500 * time.Millisecond)
 }

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package root_test
+
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"slate/installer/root"
+)
+
+func TestEndHook(t *testing.T) {
+	const program = "/run/slate/slate-init ended"
+	for _, c := range []struct {
+		name string
+		tree fstest.MapFS
+		want []string // paths
+		text string
+	}{
+		{"systemd", fstest.MapFS{"usr/lib/systemd/systemd": {}}, []string{"/etc/systemd/system/slate-end.service", "/etc/systemd/system/sysinit.target.wants/slate-end.service"}, "ExecStop=" + program + "\n"},
+		{"OpenRC", fstest.MapFS{"sbin/openrc": {}}, []string{"/etc/init.d/slate-end", "/etc/runlevels/boot/slate-end"}, "stop() {\n\t" + program + "\n"},
+		{"another", fstest.MapFS{}, nil, ""},
+	} {
+		var got []string
+		text := ""
+		for _, change := range root.EndHook(c.tree, program) {
+			got, text = append(got, change.Path), text+change.Text
+		}
+		if strings.Join(got, " ") != strings.Join(c.want, " ") || !strings.Contains(text, c.text) {
+			t.Errorf("%s: %v, want %v; text\n%s", c.name, got, c.want, text)
+		}
+	}
+}
