@@ -107,6 +107,7 @@ type Boot struct {
 	Mounts      []machine.Mount
 	Init        string // program in the new root
 
+	grant  string // the slot that gets one more try if the machine is well over the network
 	bundle []byte // the signed configuration, if it was fetched
 
 	shipping sync.Once

@@ -78,6 +78,7 @@ func (b *Boot) finish() error {
 	for _, check := range b.config().Health.Check {
 		c.Health.Checks = append(c.Health.Checks, health.Check{Name: check.Name, Run: check.Args(), Limit: time.Duration(check.Limit) * time.Second})
 	}
+	c.Grant = b.grant
 	c.HealthLimit = time.Duration(b.config().Update.HealthLimit) * time.Second
 	if b.installed() {
 		c.Slot, c.Cycle, c.Tries, c.Last = b.System.Slot, b.Cycle.Number, b.config().Update.Tries, b.Settings.Last

@@ -75,6 +75,9 @@ func (b *Boot) act(ctx context.Context, a slot.Action) error {
 		if !b.canRun() || b.Offline != nil && !b.hasMediumRoot() {
 			return errNothingToRun
 		}
+		if active := b.Local.Env.Slot; b.Local.Slots[active].State == slot.Good && b.Local.Slots[active].Tries == 0 {
+			b.grant = active
+		}
 		return b.withoutAsking()
 	case slot.Clone:
 		if err := b.cloneSlot(ctx, a.Slot); err != nil {

@@ -59,7 +59,10 @@ type Config struct {
 	Cycle int    `json:"cycle,omitempty"` // number of its record on user-data; 0: it has none
 	Tries int    `json:"tries,omitempty"` // that the slot gets back when it is healthy
 	Last  bool   `json:"last,omitempty"`  // it must not restart by itself
-	Tree  string `json:"tree,omitempty"`  // digest of the version's tree list
+	// Grant is a slot that gets one more try once this start, which is not of its system
+	// because none of its had come up, is healthy.
+	Grant string `json:"grant,omitempty"`
+	Tree  string `json:"tree,omitempty"` // digest of the version's tree list
 
 	Verify config.VerifyFiles `json:"verify,omitzero"`
 

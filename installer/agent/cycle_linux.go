@@ -45,6 +45,7 @@ func updateCycle(dir string, number int, change func(*slot.Cycle)) error {
 // of the slot begin anew.
 func (a *Agent) becameHealthy(c Config) {
 	if c.Slot == "" {
+		a.tell(c.Grant, 1)
 		return
 	}
 	now := a.now().UTC().Truncate(time.Second)
@@ -56,14 +57,22 @@ func (a *Agent) becameHealthy(c Config) {
 	if err != nil {
 		a.logf("that this start is healthy is not recorded: %v", err)
 	}
-	dir := filepath.Join(a.Dir, BootDir)
-	env, err := bootpart.ReadEnv(dir)
 	tries := c.Tries
 	if tries == 0 {
 		tries = bootpart.DefaultTries
 	}
-	if err == nil && env.Tries[c.Slot] != tries {
-		env.Tries[c.Slot] = tries
+	a.tell(c.Slot, tries)
+}
+
+// tell tells the loader how many tries a slot has.
+func (a *Agent) tell(s string, tries int) {
+	if s == "" {
+		return
+	}
+	dir := filepath.Join(a.Dir, BootDir)
+	env, err := bootpart.ReadEnv(dir)
+	if err == nil && env.Tries[s] != tries {
+		env.Tries[s] = tries
 		err = bootpart.WriteEnv(dir, env)
 	}
 	if err != nil {

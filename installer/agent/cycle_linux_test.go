@@ -73,6 +73,11 @@ func TestCycleOfAHealthyStart(t *testing.T) {
 	if got := cycle(); got.State() != "ended" {
 		t.Errorf("after the end the record says %s", got.State())
 	}
+	// Over the network, because no system came up: there is one more try.
+	a.becameHealthy(Config{Grant: "b"})
+	if env, err := bootpart.ReadEnv(filepath.Join(dir, BootDir)); err != nil || env.Tries["b"] != 1 || env.Tries["a"] != 5 {
+		t.Errorf("after a grant the counters are %+v, %v", env, err)
+	}
 	// A machine without a system of its own has nothing to record.
 	if err := (Config{}).Save(dir); err != nil {
 		t.Fatal(err)

@@ -9,12 +9,15 @@ package bootpart
 import (
 	"bytes"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"slate/images"
 	"slate/images/durable"
@@ -236,5 +239,23 @@ func WriteEnv(dir string, e Env) error {
 	for b.Len() < envSize {
 		b.WriteByte('#')
 	}
-	return durable.WriteFile(filepath.Join(dir, envFile), b.Bytes(), 0o600)
+	err := durable.WriteFile(filepath.Join(dir, envFile), b.Bytes(), 0o600)
+	if errors.Is(err, unix.ENOSPC) {
+		return overwrite(filepath.Join(dir, envFile), b.Bytes())
+	}
+	return err
+}
+
+// overwrite writes over a file in place, as GRUB does: on a full boot partition the
+// counters must still count.
+func overwrite(name string, data []byte) error {
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(data, 0)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"io"
 	"os"
 	"os/exec"
@@ -17,6 +18,8 @@ import (
 
 	"slate/testbed/golden"
 	"slate/testbed/labtest"
+
+	"golang.org/x/sys/unix"
 )
 
 func entry(slot string) Entry {
@@ -104,6 +107,32 @@ func TestEnv(t *testing.T) {
 	}
 	if got, err := ReadEnv(dir); err == nil || got.Slot != "" {
 		t.Errorf("ReadEnv of a damaged block = %+v, %v", got, err)
+	}
+}
+
+// On a full boot partition the counters still count.
+func TestEnvOnAFullPartition(t *testing.T) {
+	labtest.NeedRoot(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	if err := os.Mkdir(filepath.Join(dir, Dir), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := WriteEnv(dir, Env{Slot: "a", Tries: map[string]int{"a": 3}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "full"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("filling the partition: %v", err)
+	}
+	want := Env{Slot: "b", Tries: map[string]int{"a": 2, "b": 1}, Trial: map[string]string{}}
+	if err := WriteEnv(dir, want); err != nil {
+		t.Error(err)
+	}
+	if got, err := ReadEnv(dir); err != nil || !cmp.Equal(got, want) {
+		t.Errorf("ReadEnv = %+v, %v, want %+v", got, err, want)
 	}
 }
 

@@ -51,6 +51,9 @@ func TestParseCmdline(t *testing.T) {
 				s.Mode, s.Choice, s.Timeout = machine.Diskless, machine.ChooseShell, 0
 				s.BootMAC = net.HardwareAddr{0x52, 0x54, 0, 0x12, 0x34, 0x56}
 			})},
+		{"from the drive, for the last time", "slate.slot=b slate.disk=ABCD-1 panic=0 slate.last", def(func(s *machine.Settings) {
+			s.Slot, s.Disk, s.Last = "b", "abcd-1", true
+		})},
 		{"the last one wins", "slate.mode=diskless slate.mode=ask", def(func(*machine.Settings) {})},
 		{"several servers", "slate.server=http://10.0.0.1:8070,standby slate.server=http://10.0.0.2:8070 slate.server=http://10.0.0.2:8070,weight=3,key=" + serverKey +
 			" slate.measure=5,1 slate.move=never", def(func(s *machine.Settings) {
