@@ -28,6 +28,7 @@ type Disk struct {
 	ReadOnly bool
 	CDROM    bool
 	Faults   []qemu.Fault
+	Record   bool // of what is written since the machine was switched on; see DiskRecord
 }
 
 // makeDisks makes the disks of a machine that do not exist yet.
@@ -56,8 +57,11 @@ func (l *Lab) makeDisks(s NodeSpec) ([]qemu.Disk, error) {
 		if err != nil {
 			return nil, fmt.Errorf("disk %d: %w", i, err)
 		}
-		disks = append(disks, qemu.Disk{File: file, Format: format, Dir: d.Dir, Bus: d.Bus, Serial: d.Serial,
-			ReadOnly: d.ReadOnly, CDROM: d.CDROM, Faults: d.Faults})
+		q := qemu.Disk{File: file, Format: format, Dir: d.Dir, Bus: d.Bus, Serial: d.Serial, ReadOnly: d.ReadOnly, CDROM: d.CDROM, Faults: d.Faults}
+		if d.Record {
+			q.Record = filepath.Join(l.dir, fmt.Sprintf("%s.disk%d.record", s.Name, i))
+		}
+		disks = append(disks, q)
 	}
 	return disks, nil
 }
@@ -89,3 +93,20 @@ func makeOverlay(file string, d Disk) error {
 // DiskFile is the file of disk i, whose format may be qcow2 if it has a base. It
 // may be read while the machine is off.
 func (n *Node) DiskFile(i int) string { return n.disks[i].File }
+
+// DiskRecord is the file with the record of what was written to disk i since the
+// machine was switched on, for package writelog.
+func (n *Node) DiskRecord(i int) string { return n.disks[i].Record }
+
+// newRecords begins the records of the disks anew.
+func (n *Node) newRecords() error {
+	for _, d := range n.disks {
+		if d.Record == "" {
+			continue
+		}
+		if err := os.WriteFile(d.Record, nil, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -174,6 +174,9 @@ func (n *Node) Start(ctx context.Context) error {
 	if n.Running() {
 		return fmt.Errorf("machine %s: is on already", n.Name())
 	}
+	if err := n.newRecords(); err != nil {
+		return fmt.Errorf("machine %s: %w", n.Name(), err)
+	}
 	conf, wires, err := n.config()
 	closeFiles := func() {
 		for _, c := range conf.NICs {

@@ -106,6 +106,7 @@ type Disk struct {
 	ReadOnly bool
 	CDROM    bool    // on sata, scsi or usb
 	Faults   []Fault // errors to inject, see QEMU's blkdebug
+	Record   string  // file that gets a record of all writes, see package writelog
 }
 
 // Fault makes accesses to a disk fail. The fields are those of blkdebug's
@@ -281,6 +282,12 @@ func (a *args) disks(c Config, order map[string]int) error {
 	return nil
 }
 
+// Recorded is the description of a layer that keeps a record, in the file log, of what
+// is written to the one below.
+func Recorded(below map[string]any, log string) map[string]any {
+	return map[string]any{"driver": "blklogwrites", "file": below, "log": map[string]any{"driver": "file", "filename": log}, "log-sector-size": 512}
+}
+
 // blockdev describes the layers of a disk in QEMU's JSON: format on top of the
 // faults, if any, on top of the file.
 func blockdev(id string, d Disk) (string, error) {
@@ -292,6 +299,9 @@ func blockdev(id string, d Disk) (string, error) {
 	file := object{"driver": "file", "filename": d.File}
 	if d.Dir != "" {
 		file = object{"driver": "vvfat", "dir": d.Dir, "rw": false}
+	}
+	if d.Record != "" {
+		file = Recorded(file, d.Record)
 	}
 	if len(d.Faults) > 0 {
 		file = object{"driver": "blkdebug", "inject-error": d.Faults, "image": file}

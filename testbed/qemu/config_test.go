@@ -30,7 +30,7 @@ func TestArgs(t *testing.T) {
 			{File: "/lab/a,b.qcow2", Format: "qcow2", Serial: "WD-1"},
 			{File: "/lab/c.raw", Bus: "sata", ReadOnly: true},
 			{File: "/lab/d.raw", Bus: "nvme", Faults: []qemu.Fault{{Event: "write_aio", Errno: 5, Sector: &sector, Once: true}}},
-			{File: "/lab/e.raw", Bus: "usb"}, {File: "/lab/f.raw", Bus: "usb"},
+			{File: "/lab/e.raw", Bus: "usb", Record: "/lab/e.log"}, {File: "/lab/f.raw", Bus: "usb"},
 			{File: "/lab/g.iso", Bus: "scsi", CDROM: true}, {Dir: "/lab/esp"}}}},
 		{"kernel", qemu.Config{Name: "k", Kernel: "/boot/k", Initrd: "/boot/i", Append: "console=ttyS0 a=b,c", Extra: []string{"-no-reboot"}}},
 	} {
