@@ -76,6 +76,9 @@ func ReadDisks(root string) []api.Disk {
 		}
 		if link, err := os.Readlink(filepath.Join(root, dir)); err == nil {
 			d.Transport, d.Path = transport(link), busPath(root, link)
+			if d.Serial == "" && d.Transport == "usb" {
+				d.Serial = usbSerial(filepath.Join(root, "/sys/block", link))
+			}
 		}
 		d.ID = diskID(d, text(root, dir+"/device/vendor"))
 		disks = append(disks, d)
@@ -83,10 +86,21 @@ func ReadDisks(root string) []api.Disk {
 	return disks
 }
 
-// transport tells by the path of a drive in /sys what it is connected by. A USB
-// drive's path names SCSI too, so the order counts.
+// usbSerial is the serial number of the USB device that a drive is, by the drive's
+// directory in /sys: most sticks do not answer SCSI's question for it.
+func usbSerial(dir string) string {
+	for ; len(dir) > 1; dir = filepath.Dir(dir) {
+		if text(dir, "busnum") != "" {
+			return text(dir, "serial")
+		}
+	}
+	return ""
+}
+
+// transport tells by the path of a drive in /sys what it is connected by. The path of
+// a USB, SATA or virtio drive can name SCSI too, so the order counts.
 func transport(path string) string {
-	for _, t := range []struct{ part, name string }{{"/usb", "usb"}, {"/nvme", "nvme"}, {"/virtio", "virtio"}, {"/mmc", "mmc"}, {"/ata", "sata"}, {"/host", "scsi"}} {
+	for _, t := range []struct{ part, name string }{{"/usb", "usb"}, {"/nvme", "nvme"}, {"/mmc", "mmc"}, {"/ata", "sata"}, {"/host", "scsi"}, {"/virtio", "virtio"}} {
 		if strings.Contains(path, t.part) {
 			return t.name
 		}

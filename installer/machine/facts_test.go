@@ -35,6 +35,12 @@ func TestReadFacts(t *testing.T) {
 		"sys/devices/pci0/nvme/nvme0/nvme0n1/device/serial":                        "N1\n",
 		"sys/devices/pci0/usb1/host3/block/sdb/size":                               "0\n",
 		"sys/devices/pci0/usb1/host3/block/sdb/device/model":                       "CARD READER\n",
+		"sys/devices/pci0/usb1/1-2/busnum":                                         "1\n",
+		"sys/devices/pci0/usb1/1-2/serial":                                         "ST1CK\n",
+		"sys/devices/pci0/usb1/1-2/1-2:1.0/host4/block/sdc/size":                   "16\n",
+		"sys/devices/pci0/usb1/1-2/1-2:1.0/host4/block/sdc/device/model":           "STICK\n",
+		"sys/devices/pci0/virtio1/host5/block/sdd/device/model":                    "DISK\n",
+		"sys/devices/pci0/virtio1/host5/block/sdd/size":                            "32\n",
 		"sys/devices/virtual/block/loop0/size":                                     "8\n",
 	} {
 		file := filepath.Join(root, name)
@@ -48,7 +54,8 @@ func TestReadFacts(t *testing.T) {
 	if err := os.MkdirAll(root+"/sys/block", 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{"pci0/ata1/host0/block/sda", "pci0/virtio0/block/vda", "pci0/nvme/nvme0/nvme0n1", "pci0/usb1/host3/block/sdb", "virtual/block/loop0"} {
+	for _, dir := range []string{"pci0/ata1/host0/block/sda", "pci0/virtio0/block/vda", "pci0/nvme/nvme0/nvme0n1", "pci0/usb1/host3/block/sdb",
+		"pci0/usb1/1-2/1-2:1.0/host4/block/sdc", "pci0/virtio1/host5/block/sdd", "virtual/block/loop0"} {
 		if err := os.Symlink("../devices/"+dir, filepath.Join(root, "sys/block", filepath.Base(dir))); err != nil {
 			t.Fatal(err)
 		}
@@ -60,6 +67,8 @@ func TestReadFacts(t *testing.T) {
 		Disks: []api.Disk{
 			{Name: "nvme0n1", Model: "FLASH", Serial: "N1", Size: 4000 * 512, Transport: "nvme", ID: "nvme-FLASH_N1"},
 			{Name: "sda", Model: "SPINNING", Serial: "S3R1AL", Size: 1000 * 512, Transport: "sata", ID: "ata-SPINNING_S3R1AL"},
+			{Name: "sdc", Model: "STICK", Serial: "ST1CK", Size: 16 * 512, Transport: "usb", ID: "usb-STICK_ST1CK-0:0"},
+			{Name: "sdd", Model: "DISK", Size: 32 * 512, Transport: "scsi"},
 			{Name: "vda", Serial: "virt1", Size: 2000 * 512, Transport: "virtio", ID: "virtio-virt1"},
 		},
 	}
