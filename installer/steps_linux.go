@@ -289,6 +289,11 @@ func assemble(ctx context.Context, b *Boot) error {
 		return err
 	}
 	b.Mounts = w.Mounts
+	if in.UserData.What != "" {
+		if err := root.StirSeed(root.KeptSeed); err != nil {
+			b.Note("%v", err)
+		}
+	}
 	if !in.Lower.Local() { // a disk carries capabilities, NFS does not
 		capable, err := root.ReadCapable(root.CapableList)
 		if err != nil {

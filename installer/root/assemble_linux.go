@@ -76,7 +76,7 @@ func (e *MountError) Hint() string {
 func MountBase(ctx context.Context, in Input) error {
 	Unmount()
 	for i, m := range Base(in) {
-		if m.What == Upper+"/user-data" {
+		if strings.HasPrefix(m.What, Upper+"/") {
 			if err := os.MkdirAll(m.What, 0o755); err != nil {
 				return err
 			}
@@ -131,6 +131,13 @@ func Unmount() {
 func MountWritable(w Writable) error {
 	for _, d := range []string{"local", "rmount", "var", "etc", "logs", "config.d"} {
 		if err := os.MkdirAll(UserData+"/persistent/"+d, 0o755); err != nil {
+			return err
+		}
+	}
+	// Room in memory for whoever looks for it beside what is kept.
+	for d, mode := range map[string]uint32{"tmp": 0o1777, "var": 0o755, "etc": 0o755} {
+		at := UserData + "/tmpfs/" + d
+		if err := errors.Join(os.MkdirAll(at, 0o755), unix.Chmod(at, mode)); err != nil {
 			return err
 		}
 	}

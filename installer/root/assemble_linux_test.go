@@ -160,8 +160,10 @@ func TestMountWritable(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range root.Base(in)[1:] { // all but NFS
-		if err := os.MkdirAll(root.Upper+"/user-data", 0o755); err != nil {
-			t.Fatal(err)
+		if strings.HasPrefix(m.What, root.Upper+"/") {
+			if err := os.MkdirAll(m.What, 0o755); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if err := m.Do(); err != nil {
 			t.Fatal(err)
@@ -194,6 +196,12 @@ func TestMountWritable(t *testing.T) {
 	}
 	if b, _ := os.ReadFile(root.UserData + "/persistent/local/home/mine"); string(b) != "mine" {
 		t.Errorf("what is written to /home is not on user-data: %q", b)
+	}
+	if err := os.WriteFile(root.UserData+"/tmpfs/tmp/scratch", []byte("x"), 0o644); err != nil {
+		t.Error(err)
+	}
+	if b, _ := os.ReadFile(root.Upper + "/tmpfs/tmp/scratch"); string(b) != "x" {
+		t.Errorf("what is written to user-data/tmpfs is not in memory: %q", b)
 	}
 	// Each writer to a place with a cap of its own gets ENOSPC; the others go on.
 	for _, dir := range []string{"/srv", "/opt"} {

@@ -74,6 +74,7 @@ func Base(in Input) []machine.Mount {
 		{What: Sysroot, Where: Bare, Flags: unix.MS_BIND},
 		{What: "slate-rw", Where: Upper, Type: "tmpfs", Flags: unix.MS_NOATIME, Data: "mode=0755,size=" + in.Config.Tmpfs.Limit.Total},
 		in.userData(),
+		{What: Upper + "/tmpfs", Where: UserData + "/tmpfs", Flags: unix.MS_BIND},
 	}
 }
 
@@ -115,7 +116,7 @@ func PlanWritable(in Input, tree fs.FS) Writable {
 		}
 	}
 	if isDir("/user-data") {
-		w.Mounts = append(w.Mounts, machine.Mount{What: UserData, Where: Sysroot + "/user-data", Flags: unix.MS_BIND})
+		w.Mounts = append(w.Mounts, machine.Mount{What: UserData, Where: Sysroot + "/user-data", Flags: unix.MS_BIND | unix.MS_REC})
 	}
 	memory := map[string]bool{}
 	for _, t := range c.Tmpfs.Tmpfs {
