@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"slate/images"
+	"slate/installer/bootpart"
 	"slate/installer/conf"
 	"slate/installer/machine"
 	"slate/netboot/api"
@@ -66,6 +67,11 @@ func configure(ctx context.Context, b *Boot) error {
 	}
 	if c.From != conf.FromDefaults {
 		boot := c.Config.Boot
+		if b.System != nil {
+			if err := bootpart.SetTimeout(bootMount, boot.LoaderTimeout); err != nil {
+				b.Note("the loader keeps its time-out: %v", err)
+			}
+		}
 		b.Settings.Choice, b.Settings.Timeout = machine.Choice(boot.Choice), time.Duration(boot.Timeout)*time.Second
 		if boot.Mode != config.ModeIgnore { // whoever was started all the same goes by its command line
 			b.Settings.Mode = machine.Mode(boot.Mode)

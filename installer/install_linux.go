@@ -285,6 +285,9 @@ func (b *Boot) keepConfig() error {
 			return err
 		}
 	}
+	if err := bootpart.SetTimeout(bootMount, b.config().Boot.LoaderTimeout); err != nil {
+		return err
+	}
 	if b.bundle != nil {
 		if err := (conf.Store{Dir: b.ConfigDir}).Save(b.bundle); err != nil {
 			return fmt.Errorf("keep the configuration: %w", err)

@@ -28,6 +28,7 @@ const (
 	Dir        = "slate" // ours
 	configFile = "slate/grub.cfg"
 	envFile    = "slate/grubenv"
+	waitFile   = "slate/timeout"
 	ConfigDir  = "slate/config" // the last good bundle of config.d
 	LogDir     = "logs"
 )
@@ -113,12 +114,35 @@ func WriteConfig(dir string) error {
 		title, _ := os.ReadFile(filepath.Join(at, titleFile))
 		entries = append(entries, Entry{Slot: slot, Title: strings.TrimSpace(string(title)), Cmdline: strings.Fields(string(cmdline))})
 	}
-	return durable.WriteFile(filepath.Join(dir, configFile), []byte(Config(entries)), 0o600)
+	return durable.WriteFile(filepath.Join(dir, configFile), []byte(Config(entries, readTimeout(dir))), 0o600)
+}
+
+// DefaultTimeout is how many seconds the loader waits where nothing else was said.
+const DefaultTimeout = 2
+
+// SetTimeout says how many seconds the loader shows the slots.
+func SetTimeout(dir string, seconds int) error {
+	if readTimeout(dir) == seconds {
+		return nil
+	}
+	if err := durable.WriteFile(filepath.Join(dir, waitFile), []byte(strconv.Itoa(seconds)+"\n"), 0o600); err != nil {
+		return err
+	}
+	return WriteConfig(dir)
+}
+
+func readTimeout(dir string) int {
+	text, err := os.ReadFile(filepath.Join(dir, waitFile))
+	n, aerr := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil || aerr != nil || n < 0 {
+		return DefaultTimeout
+	}
+	return n
 }
 
 // Config is the loader's configuration: the slot that grubenv names, unless its tries
-// are used up and the other has some.
-func Config(entries []Entry) string {
+// are used up and the other has some. It is shown for timeout seconds.
+func Config(entries []Entry, timeout int) string {
 	var b strings.Builder
 	b.WriteString("# Written by slate; what is changed here is lost.\n" +
 		"set env=/" + envFile + "\nload_env --file $env slot tries_a tries_b\n" +
@@ -132,7 +156,7 @@ func Config(entries []Entry) string {
 	} else if len(entries) == 1 {
 		fmt.Fprintf(&b, "set default=%s\n", entries[0].Slot)
 	}
-	b.WriteString("set timeout=2\n")
+	fmt.Fprintf(&b, "set timeout=%d\n", timeout)
 	for _, e := range entries {
 		fmt.Fprintf(&b, "\nmenuentry %s --id %s {\n", quote("Slate: "+e.Title+", system "+strings.ToUpper(e.Slot)), e.Slot)
 		fmt.Fprintf(&b, "\tset last=\n\tif [ \"$tries_%s\" = 0 ]; then set last='%s'; fi\n", e.Slot, lastWords)

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -74,6 +75,25 @@ func TestHalfAnEntryIsNone(t *testing.T) {
 	}
 	if got := string(read(t, dir, configFile)); strings.Contains(got, "--id a") || !strings.Contains(got, "--id b") || !strings.Contains(got, "set default=b") {
 		t.Errorf("the loader's configuration:\n%s", got)
+	}
+}
+
+// What config.d says of the loader's time-out is in its configuration, and stays there.
+func TestTimeout(t *testing.T) {
+	dir := t.TempDir()
+	if err := WriteEntry(dir, entry("a")); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{DefaultTimeout, 0, 30} {
+		if err := SetTimeout(dir, want); err != nil {
+			t.Fatal(err)
+		}
+		if err := WriteEntry(dir, entry("b")); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(read(t, dir, configFile)); !strings.Contains(got, fmt.Sprintf("\nset timeout=%d\n", want)) {
+			t.Errorf("with %d s the configuration is\n%s", want, got)
+		}
 	}
 }
 

@@ -43,17 +43,19 @@ const (
 
 // Boot is system/boot.conf: what a node boots, and how.
 type Boot struct {
-	Image   string   `toml:"image"`   // image reference; empty: the only image that has a stable channel
-	Mode    string   `toml:"mode"`    // one of the Mode constants
-	Loader  Loader   `toml:"loader"`  // one of the Loader constants
-	Choice  string   `toml:"choice"`  // one of the Choice constants
-	Timeout int      `toml:"timeout"` // seconds the chooser waits; 0 waits for ever
-	Cmdline []string `toml:"cmdline"` // words added to the kernel command line
-	Console []string `toml:"console"` // consoles, as the kernel's console= takes them; the last is the main one
+	Image   string `toml:"image"`   // image reference; empty: the only image that has a stable channel
+	Mode    string `toml:"mode"`    // one of the Mode constants
+	Loader  Loader `toml:"loader"`  // one of the Loader constants
+	Choice  string `toml:"choice"`  // one of the Choice constants
+	Timeout int    `toml:"timeout"` // seconds the chooser waits; 0 waits for ever
+	// LoaderTimeout is how many seconds the loader on a node's own drive shows its systems.
+	LoaderTimeout int      `toml:"loader-timeout"`
+	Cmdline       []string `toml:"cmdline"` // words added to the kernel command line
+	Console       []string `toml:"console"` // consoles, as the kernel's console= takes them; the last is the main one
 }
 
 func defaultBoot() Boot {
-	return Boot{Mode: ModeAsk, Choice: ChoiceDiskless, Timeout: 10, Cmdline: []string{"quiet", "panic=30"}, Console: []string{"tty0", "ttyS0,115200"}}
+	return Boot{Mode: ModeAsk, Choice: ChoiceDiskless, Timeout: 10, LoaderTimeout: 2, Cmdline: []string{"quiet", "panic=30"}, Console: []string{"tty0", "ttyS0,115200"}}
 }
 
 func (b *Boot) check(d *Doc) []error {
@@ -73,6 +75,9 @@ func (b *Boot) check(d *Doc) []error {
 	}
 	if b.Timeout < 0 || b.Timeout > 24*60*60 {
 		errs = append(errs, d.Errorf("timeout", "%d seconds is not between 0 and a day", b.Timeout))
+	}
+	if b.LoaderTimeout < 0 || b.LoaderTimeout > 60*60 {
+		errs = append(errs, d.Errorf("loader-timeout", "%d seconds is not between 0 and an hour", b.LoaderTimeout))
 	}
 	errs = append(errs, checkWords(d, "cmdline", b.Cmdline)...)
 	errs = append(errs, checkWords(d, "console", b.Console)...)

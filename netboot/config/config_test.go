@@ -83,6 +83,7 @@ func TestMergeAndExplain(t *testing.T) {
 		"system/boot.conf console":          "default",
 		"system/boot.conf image":            "default",
 		"system/boot.conf loader":           "default",
+		"system/boot.conf loader-timeout":   "default",
 		"system/etc.conf hostname":          "nodes/pc1/system/etc.conf:1",
 		"controller/tmpfs.conf limit.total": "default",
 	}
