@@ -80,7 +80,7 @@ func chooseSystem(ctx context.Context, b *Boot) error {
 		if ctx.Err() != nil {
 			return err
 		}
-		b.Note("not installed: %v", err)
+		b.noteLines("not installed: " + err.Error())
 		m = b.chooser(time.Now())
 		m.Title = "This machine could not be installed."
 		m.Detail, m.Hint = strings.Split(err.Error(), "\n"), hintOf(err)
@@ -114,6 +114,13 @@ func chooseSystem(ctx context.Context, b *Boot) error {
 			return err
 		}
 		m.Deadline = time.Time{} // a person was here
+	}
+}
+
+// noteLines tells what has several lines.
+func (b *Boot) noteLines(text string) {
+	for line := range strings.Lines(text) {
+		b.Note("%s", strings.TrimSpace(line))
 	}
 }
 

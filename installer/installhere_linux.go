@@ -41,7 +41,7 @@ func (b *Boot) installHere(ctx context.Context) bool {
 		if err == nil {
 			return true
 		}
-		b.Note("not installed: %v", err)
+		b.noteLines("not installed: " + err.Error())
 		b.tell(ctx, "The installation did not come to its end.", err.Error(), hintOf(err))
 	}
 }

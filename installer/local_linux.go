@@ -266,7 +266,9 @@ func (b *Boot) useSystem(ctx context.Context, s System) error {
 	if err := b.countStart(s.Slot); err != nil {
 		b.Note("this start is not counted: %v", err)
 	}
-	if release := machine.Release(); s.Record.Kernel != nil && s.Record.Kernel.Release != release {
+	// Its own kernel was started if the loader says so, whatever that calls itself: a
+	// second time would be no better.
+	if release := machine.Release(); s.Record.Kernel != nil && s.Record.Kernel.Release != release && b.Settings.Slot != s.Slot {
 		b.Note("%s on %s needs the kernel %s, and %s runs: starting its own", s.Record.Ref(), s.Drive.Name, s.Record.Kernel.Release, release)
 		if err := b.kexec(s); err != nil {
 			return fmt.Errorf("start the kernel of %s: %w", s.Record.Ref(), err)

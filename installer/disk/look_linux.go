@@ -285,6 +285,9 @@ func (t Tools) Do(ctx context.Context, p Plan, note func(string, ...any)) error 
 	for _, s := range p.Steps {
 		note("%s", s.What)
 		if _, err := t.run(ctx, s.Stdin, s.Args...); err != nil {
+			if bad := rewrite(p.Drive.Device); bad != nil && ctx.Err() == nil {
+				err = fmt.Errorf("the drive takes no data (%w): %w", bad, err)
+			}
 			return fmt.Errorf("%s on %s: %w", s.What, p.Drive.Device, err)
 		}
 		if s.Settle {
@@ -294,6 +297,22 @@ func (t Tools) Do(ctx context.Context, p Plan, note func(string, ...any)) error 
 		}
 	}
 	return nil
+}
+
+// rewrite writes the first sector of a drive that is being overwritten as it is: the
+// programs do not always say that it was the drive which failed.
+func rewrite(device string) error {
+	f, err := os.OpenFile(device, os.O_RDWR|os.O_SYNC, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	sector := make([]byte, 512)
+	if _, err := f.ReadAt(sector, 0); err != nil {
+		return err
+	}
+	_, err = f.WriteAt(sector, 0)
+	return err
 }
 
 // settle makes the kernel read the partition table and waits for the devices.
