@@ -59,6 +59,8 @@ test="$demo
 /usr/sbin/mkfs.btrfs btrfs-progs
 /usr/sbin/mkfs.ntfs ntfs-3g
 /usr/bin/mkfs.erofs erofs-utils
+/usr/sbin/cryptsetup cryptsetup-bin
+/usr/sbin/pvcreate lvm2
 /usr/bin/qemu-system-aarch64 qemu-system-arm
 /usr/share/AAVMF/AAVMF_CODE.fd qemu-efi-aarch64
 "
