@@ -54,7 +54,7 @@ matrix: build
 	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only
 	$(AS_ROOT) env SLATE_TEST=all SLATE_BIN=$(CURDIR)/bin/slate SLATE_CACHE=$(CACHE) \
 		$(GO) test -count=1 -v -timeout 90m -parallel 3 -artifacts -outputdir=$(ARTIFACTS) ./testbed/e2e \
-		-run 'TestMatrix|TestServerStopped|TestBootStorm' -matrix '$(ROWS)' -storm 200
+		-run 'TestMatrix|TestServerStopped|TestMachineWaitsForItsTurn|TestBootStorm' -matrix '$(ROWS)' -storm 200
 
 # The trials of make lab that are worth many rounds, in full: hours. What was done is
 # kept in $(SOAK), so that it can be interrupted and go on; see docs/reliability.md.
