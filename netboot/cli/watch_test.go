@@ -68,6 +68,32 @@ pc3   demo/1   -        off
 	}
 }
 
+// The network's own DHCP server is no rival of a proxy; queues show while somebody waits.
+func TestStatusOfServersAndQueues(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	st := api.Status{
+		Version: "v", Started: now, Address: "10.0.0.1", DHCP: "proxy",
+		Queues: []api.Queue{{Kind: api.QueueBoots, Busy: 64, Waiting: 12, Limit: 64}, {Kind: api.QueueFetches, Busy: 3, Limit: 16}},
+		Rivals: []api.Rival{{Address: "10.0.0.254", MAC: "02:00:00:00:00:01", Offers: "offers 10.0.0.9", Gives: true, Seen: now}, {Address: "10.0.0.7", Offers: "answers as proxyDHCP", Seen: now}},
+	}
+	seen := now.Local().Format(time.DateTime)
+	text := func(mode string) string {
+		st.DHCP = mode
+		var b strings.Builder
+		printStatus(&b, st, now, palette{})
+		lines := strings.SplitN(b.String(), "\n", 3)
+		return lines[2]
+	}
+	const queue = "64 machines load their kernel, 12 wait for their turn ([queue] boots = 64)\n"
+	rest := "another DHCP server, 10.0.0.7 , answers as proxyDHCP; seen " + seen + "\nno nodes yet\n"
+	if got, want := text("proxy"), queue+"the network's DHCP server: 10.0.0.254 02:00:00:00:00:01, offers 10.0.0.9; seen "+seen+"\n"+rest; got != want {
+		t.Errorf("beside a DHCP server:\n%s\nwant\n%s", got, want)
+	}
+	if got, want := text("server"), queue+"another DHCP server, 10.0.0.254 02:00:00:00:00:01, offers 10.0.0.9; seen "+seen+"\n"+rest; got != want {
+		t.Errorf("as the DHCP server:\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestKeysThatEndTheWatch(t *testing.T) {
 	for _, key := range []byte("qQ\x03") {
 		in := &endless{key: key}
