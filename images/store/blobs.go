@@ -23,7 +23,7 @@ import (
 // BlobPath returns where the blob is kept, whether or not it is there.
 func (s *Store) BlobPath(d images.Digest) string {
 	h := d.String()
-	return s.path("blobs", "sha256", h[:2], h)
+	return s.dir + "/blobs/sha256/" + h[:2] + "/" + h
 }
 
 // OpenBlob opens a blob for reading.

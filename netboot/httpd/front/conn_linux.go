@@ -10,6 +10,7 @@ import (
 	"os"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,8 +22,12 @@ const (
 	maxPiece   = 1 << 20  // what a client must take within SlowTimeout
 )
 
-// replies are buffers for a header and a small file.
-var replies = sync.Pool{New: func() any { b := make([]byte, 0, maxCopied+1024); return &b }}
+// A reply is a buffer for a small file, and for a header in front of it.
+type reply [headRoom + maxCopied]byte
+
+const headRoom = 1024
+
+var replies = sync.Pool{New: func() any { return new(reply) }}
 
 // A conn is a connection of which only requests for files have come so far.
 type conn struct {
@@ -30,8 +35,9 @@ type conn struct {
 	tcp   *net.TCPConn
 	buf   [maxRequest]byte
 	have  int
-	read  time.Time // when the deadline for the next request was set
-	wrote time.Time // when that for taking an answer was
+	idle  atomic.Bool // nothing is under way
+	read  time.Time   // when the deadline for the next request was set
+	wrote time.Time   // when that for taking an answer was
 }
 
 // serve answers requests until the connection ends or is handed on.
@@ -43,19 +49,13 @@ func (c *conn) serve() {
 			return
 		}
 		r, ok := c.s.parse(c.buf[:n])
-		var f file
 		if n > 0 && ok {
-			f, ok = c.open(r)
+			ok, err = c.answer(r, n)
 		}
 		if n == 0 || !ok {
 			c.tcp.SetDeadline(time.Time{})
 			c.s.rest.give(&handedOn{c.tcp, append([]byte(nil), c.buf[:c.have]...)})
 			return
-		}
-		c.have = copy(c.buf[:], c.buf[n:c.have])
-		err = c.send(r, f)
-		if f.fd >= 0 {
-			unix.Close(f.fd)
 		}
 		if err != nil || r.close {
 			c.tcp.Close()
@@ -64,33 +64,59 @@ func (c *conn) serve() {
 	}
 }
 
+// answer answers the request in the first n bytes read, unless there is no such
+// file, or it is for net/http to say what is wrong.
+func (c *conn) answer(r request, n int) (ok bool, err error) {
+	fd, err := unix.Open(c.s.Path(r.digest), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false, nil
+	}
+	defer unix.Close(fd)
+	p := replies.Get().(*reply)
+	defer replies.Put(p)
+	f := file{fd: fd, read: -1}
+	if !r.ranged && !r.head {
+		// Most files are small: reading one tells its size, too.
+		if f.read, err = unix.Pread(fd, p[headRoom:], 0); err != nil {
+			return false, nil
+		}
+		f.size, f.n = int64(f.read), int64(f.read)
+	}
+	if f.read < 0 || f.read == maxCopied {
+		if ok := f.stat(r); !ok {
+			return false, nil
+		}
+	}
+	c.have = copy(c.buf[:], c.buf[n:c.have])
+	return true, c.send(r, f, p)
+}
+
 // next waits for a whole request and returns its length; 0 if it is longer than
 // one for a file can be.
 func (c *conn) next() (int, error) {
 	if n := complete(c.buf[:c.have]); n > 0 {
 		return n, nil
 	}
-	// Setting a deadline for each of many thousand requests a second would be a
-	// fifth of the work.
-	limit, now := time.Duration(0), time.Now()
-	if now.Sub(c.read) > time.Second {
-		c.read, limit = now, c.s.IdleTimeout
-	}
-	if !c.s.await(c, c.have == 0, limit) {
+	if c.have == 0 && !c.s.wait(c) {
 		return 0, net.ErrClosed
 	}
-	started := c.have > 0
-	for {
-		if started { // a request that has begun must end soon
-			c.s.await(c, false, c.s.HeaderTimeout)
+	// Setting a deadline for each of many thousand requests a second would be a
+	// fifth of the work.
+	if now := time.Now(); now.Sub(c.read) > time.Second {
+		c.read = now
+		c.s.within(c, c.s.IdleTimeout)
+	}
+	for begun := false; ; {
+		if c.have > 0 && !begun { // a request that has begun must end soon
+			begun = true
+			c.idle.Store(false)
+			c.s.within(c, c.s.HeaderTimeout)
 			c.read = time.Time{}
-			started = false
 		}
-		first := c.have == 0
 		n, err := c.tcp.Read(c.buf[c.have:])
 		c.have += n
 		if n := complete(c.buf[:c.have]); n > 0 {
-			c.s.await(c, false, 0)
+			c.idle.Store(false)
 			return n, nil
 		}
 		if errors.Is(err, io.EOF) && c.have > 0 {
@@ -102,7 +128,6 @@ func (c *conn) next() (int, error) {
 		if c.have == len(c.buf) || bareLF(c.buf[:c.have]) {
 			return 0, nil
 		}
-		started = first
 	}
 }
 
@@ -110,53 +135,46 @@ func (c *conn) next() (int, error) {
 type file struct {
 	fd            int
 	size, from, n int64
+	read          int // bytes in the reply already; -1: none
 }
 
-func (c *conn) open(r request) (file, bool) {
-	fd, err := unix.Open(c.s.Path(r.digest), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return file{}, false
-	}
-	f := file{fd: fd}
+// stat finds out what part of the file is asked for.
+func (f *file) stat(r request) (ok bool) {
 	var st unix.Stat_t
-	ok := false
-	if err = unix.Fstat(fd, &st); err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
-		f.size = st.Size
-		f.from, f.n, ok = r.part(st.Size)
+	if err := unix.Fstat(f.fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return false
 	}
-	if !ok {
-		unix.Close(fd)
-	}
-	return f, ok
+	f.size = st.Size
+	f.from, f.n, ok = r.part(st.Size)
+	return ok
 }
 
 var errShort = errors.New("the file is shorter than it was")
 
-func (c *conn) send(r request, f file) error {
-	p := replies.Get().(*[]byte)
-	defer replies.Put(p)
+func (c *conn) send(r request, f file, p *reply) error {
 	if now := time.Now(); now.Sub(c.wrote) > time.Second {
 		c.wrote = now
 		c.s.allow(c, now)
 	}
-	b := c.header((*p)[:0], r, f)
-	if r.head {
-		_, err := c.tcp.Write(b)
-		return err
-	}
-	if f.n <= maxCopied {
-		h := len(b)
-		b = b[:h+int(f.n)]
-		if n, err := unix.Pread(f.fd, b[h:], f.from); err != nil || int64(n) != f.n {
+	head := c.header(p[:0:headRoom], r, f)
+	b := p[headRoom-copy(p[headRoom-len(head):headRoom], head) : headRoom]
+	switch {
+	case r.head:
+	case f.n > maxCopied:
+		if _, err := c.tcp.Write(b); err != nil {
+			return err
+		}
+		return c.sendfile(f)
+	case int64(f.read) < f.n:
+		if n, err := unix.Pread(f.fd, p[headRoom:headRoom+f.n], f.from); err != nil || int64(n) != f.n {
 			return errors.Join(errShort, err)
 		}
-		_, err := c.tcp.Write(b)
-		return err
+		fallthrough
+	default:
+		b = b[:int64(len(b))+f.n]
 	}
-	if _, err := c.tcp.Write(b); err != nil {
-		return err
-	}
-	return c.sendfile(f)
+	_, err := c.tcp.Write(b)
+	return err
 }
 
 // sendfile sends a large file, piece by piece, so that a client that takes

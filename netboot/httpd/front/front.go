@@ -34,8 +34,11 @@ type Server struct {
 	date atomic.Pointer[date]
 
 	mu    sync.Mutex
-	conns map[*conn]bool // true: nothing is under way
-	until time.Time      // not zero: the end has come, and this is when the last answer must be out
+	conns map[*conn]bool
+	until time.Time // not zero: the end has come, and this is when the last answer must be out
+	ended atomic.Bool
+
+	forgot func() // called when a connection is gone; set in tests
 }
 
 func (s *Server) init() {
@@ -102,25 +105,27 @@ func (s *Server) Serve(ctx context.Context, l net.Listener, stop time.Duration) 
 		}
 		conns.Go(func() {
 			c := &conn{s: s, tcp: tc}
+			s.remember(c)
 			defer s.forget(c)
 			c.serve()
 		})
 	}
 }
 
-// await notes that a connection waits for a request, which must come within the
-// limit; false if it is to end.
-func (s *Server) await(c *conn, idle bool, limit time.Duration) bool {
+// wait notes that a connection waits for its next request; false if it is to end.
+// It is asked for every request, so it takes no lock.
+func (s *Server) wait(c *conn) bool {
+	c.idle.Store(true)
+	return !s.ended.Load()
+}
+
+// within sets by when a connection must have sent its request.
+func (s *Server) within(c *conn, limit time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conns[c] = idle
-	if idle && !s.until.IsZero() {
-		return false
-	}
-	if limit > 0 {
+	if s.until.IsZero() {
 		c.tcp.SetReadDeadline(time.Now().Add(limit))
 	}
-	return true
 }
 
 // allow gives a connection time to take what is sent to it.
@@ -132,10 +137,22 @@ func (s *Server) allow(c *conn, now time.Time) {
 	}
 }
 
+func (s *Server) remember(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c] = true
+	if !s.until.IsZero() {
+		s.hurry(c)
+	}
+}
+
 func (s *Server) forget(c *conn) {
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
+	if s.forgot != nil {
+		s.forgot()
+	}
 }
 
 // end ends the connections that have nothing under way, and the others after it.
@@ -146,13 +163,18 @@ func (s *Server) end(stop time.Duration) {
 		return
 	}
 	s.until = time.Now().Add(stop)
-	for c, idle := range s.conns {
-		c.tcp.SetWriteDeadline(s.until)
-		if idle {
-			c.tcp.SetReadDeadline(time.Unix(1, 0))
-		} else {
-			c.tcp.SetReadDeadline(s.until)
-		}
+	s.ended.Store(true) // before it is asked who is idle: who becomes so later, sees it
+	for c := range s.conns {
+		s.hurry(c)
+	}
+}
+
+func (s *Server) hurry(c *conn) {
+	c.tcp.SetWriteDeadline(s.until)
+	if c.idle.Load() {
+		c.tcp.SetReadDeadline(time.Unix(1, 0))
+	} else {
+		c.tcp.SetReadDeadline(s.until)
 	}
 }
 

@@ -223,7 +223,9 @@ func TestStop(t *testing.T) {
 func TestSlowClients(t *testing.T) {
 	f := files{t.TempDir()}
 	d := f.put(t, make([]byte, 64<<20))
-	addr := serve(t, f, &Server{HeaderTimeout: 50 * time.Millisecond, IdleTimeout: 100 * time.Millisecond, SlowTimeout: 50 * time.Millisecond})
+	gone := make(chan struct{}, 3)
+	addr := serve(t, f, &Server{HeaderTimeout: 50 * time.Millisecond, IdleTimeout: 100 * time.Millisecond, SlowTimeout: 50 * time.Millisecond,
+		forgot: func() { gone <- struct{}{} }})
 	whole := fmt.Sprintf("GET %s%s HTTP/1.1\r\nHost: a\r\n\r\n", prefix, d)
 	for name, text := range map[string]string{"half a request": whole[:20], "nothing": ""} {
 		c, err := net.Dial("tcp", addr)
@@ -237,14 +239,15 @@ func TestSlowClients(t *testing.T) {
 			t.Errorf("%s: %v, want the end", name, err)
 		}
 	}
+	<-gone
+	<-gone
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	io.WriteString(c, whole)
-	timer := time.NewTimer(time.Second) // twenty times what it is given
-	<-timer.C
+	<-gone // as it was given up
 	c.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if n, _ := io.Copy(io.Discard, c); n >= 64<<20 {
 		t.Errorf("a client that takes nothing got all of %d bytes in the end", n)
