@@ -175,7 +175,7 @@ func (w *walker) known(path string, st *unix.Stat_t) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	if there, err := w.g.s.has(c.digest); err != nil || !there {
+	if there, err := w.g.s.has(w.g.in.blobs, c.digest); err != nil || !there {
 		return false, err
 	}
 	e := entryOf(st)

@@ -38,7 +38,7 @@ func (i *Intake) Has(d images.Digest) bool {
 	if i.in.pending[d] {
 		return true
 	}
-	ok, err := i.s.has(d)
+	ok, err := i.s.has(i.in.blobs, d)
 	return ok && err == nil
 }
 

@@ -178,14 +178,17 @@ func (c *statCache) parse(text []byte) error {
 	if !ok {
 		return errors.New("it is of another file system or version")
 	}
+	le := binary.LittleEndian
 	r := bytes.NewReader(rest)
+	var fixed [4*8 + sha256.Size]byte
 	for r.Len() > 0 {
-		var fixed [4]uint64
-		var e statEntry
-		if err := errors.Join(binary.Read(r, binary.LittleEndian, fixed[:]), binary.Read(r, binary.LittleEndian, e.digest[:])); err != nil {
+		if _, err := io.ReadFull(r, fixed[:]); err != nil {
 			return errStatCache
 		}
-		e.stamp = statStamp{int64(fixed[1]), int64(fixed[2]), int64(fixed[3])}
+		e := statEntry{
+			stamp:  statStamp{int64(le.Uint64(fixed[8:])), int64(le.Uint64(fixed[16:])), int64(le.Uint64(fixed[24:]))},
+			digest: images.Digest(fixed[32:]),
+		}
 		n, err := binary.ReadUvarint(r)
 		for range n {
 			var name, value []byte
@@ -200,7 +203,7 @@ func (c *statCache) parse(text []byte) error {
 		if err != nil {
 			return errStatCache
 		}
-		c.known[fixed[0]] = e
+		c.known[le.Uint64(fixed[:])] = e
 	}
 	return nil
 }
