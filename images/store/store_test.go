@@ -228,6 +228,50 @@ func TestAddDirEverything(t *testing.T) {
 	}
 }
 
+// Sizes beyond 32 bits survive, and what is not written takes no room.
+func TestFileOverFourGiB(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds to hash")
+	}
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "huge"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size = 4<<30 + 4096
+	if _, err := f.WriteAt([]byte("end"), size-3); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	s := open(t, store.Options{})
+	tr, d, err := s.AddDir(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := openAt(t, s.Dir(), store.Options{}).Tree(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i, _ := again.Find("huge")
+	b := tr.Blob(i)
+	if again.Blob(i) != b || b.Size != size {
+		t.Errorf("the tree says %+v, read back %+v, want a size of %d", b, again.Blob(i), int64(size))
+	}
+	blob, err := s.OpenBlob(b.Digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer blob.Close()
+	end := make([]byte, 4)
+	if _, err := blob.ReadAt(end, size-4); err != nil || string(end) != "\x00end" {
+		t.Errorf("the blob ends in %q, %v", end, err)
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(s.BlobPath(b.Digest), &st); err != nil || st.Size != size || st.Blocks*512 > 1<<20 {
+		t.Errorf("the blob has %d bytes and takes %d, %v", st.Size, st.Blocks*512, err)
+	}
+}
+
 func TestAddDirDeepAndManyNames(t *testing.T) {
 	dir := t.TempDir()
 	// Deeper than PATH_MAX: made, as it is read, by descriptors.
