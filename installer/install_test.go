@@ -9,6 +9,7 @@ import (
 
 	"slate/images"
 	"slate/installer/disk"
+	"slate/installer/slot"
 	"slate/netboot/api"
 )
 
@@ -50,6 +51,10 @@ func TestNothingRemoteStopsASystem(t *testing.T) {
 		case api.StepNetwork, api.StepServer, api.StepConfig:
 			if own.OnFail != (OnFail{Then: MoveOn}) || own.Limit > 30*time.Second || own.Limit == 0 {
 				t.Errorf("step %s with a system: %v, on failure %v", s.Name, own.Limit, own.OnFail)
+			}
+			damaged := s.of(&Boot{Local: &Local{Slots: map[string]slot.SlotState{"a": {State: slot.Damaged}}}})
+			if damaged.OnFail != (OnFail{Then: MoveOn}) || damaged.Limit > 75*time.Second {
+				t.Errorf("step %s with a system that can be mended: %v, on failure %v", s.Name, damaged.Limit, damaged.OnFail)
 			}
 			if without := s.of(&Boot{}); without.Limit != s.Limit || without.OnFail != s.OnFail {
 				t.Errorf("step %s without a system: %v", s.Name, without)

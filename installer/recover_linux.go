@@ -59,6 +59,9 @@ func (e *damagedError) Unwrap() error { return e.err }
 
 // anySystem tells whether a slot holds what was once a whole system.
 func (b *Boot) anySystem() bool {
+	if b.Local == nil {
+		return false
+	}
 	for _, s := range b.Local.Slots {
 		if s.State != slot.Empty && s.State != slot.Incomplete {
 			return true

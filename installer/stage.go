@@ -64,8 +64,12 @@ type Stage struct {
 
 // of gives the stage as it is for a machine: with or without a system of its own.
 func (s Stage) of(b *Boot) Stage {
-	if s.WithSystem > 0 && b != nil && b.System != nil {
+	switch {
+	case s.WithSystem == 0 || b == nil:
+	case b.System != nil:
 		s.Limit, s.OnFail = s.WithSystem, OnFail{Then: MoveOn}
+	case b.anySystem(): // that is damaged: an appliance helps, and it may be mended without
+		s.Limit, s.OnFail = min(s.Limit, 3*s.WithSystem), OnFail{Then: MoveOn}
 	}
 	return s
 }
