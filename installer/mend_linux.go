@@ -161,7 +161,7 @@ func (b *Boot) onTrial(s string, rec images.Record) error {
 // an appliance. If not even its lists can be trusted, it is filled anew.
 func (b *Boot) mendSlot(ctx context.Context, s string) error {
 	rec, ok := b.Local.records[s]
-	if !ok || b.Local.Slots[s].State == slot.Incomplete {
+	if !ok {
 		return b.refill(ctx, s)
 	}
 	if err := b.mountSlot(ctx, s); err != nil {
@@ -200,6 +200,9 @@ func (b *Boot) mend(ctx context.Context, s string, rec images.Record, t *tree.Tr
 		k.Close()
 	}
 	if err != nil {
+		return err
+	}
+	if err := slot.MarkComplete(slotMount, t); err != nil {
 		return err
 	}
 	if err := b.onTrial(s, rec); err != nil {

@@ -104,7 +104,12 @@ func (f Fill) Run(ctx context.Context) error {
 	if err := syncfs(f.Dir); err != nil {
 		return err
 	}
-	return durable.WriteFile(filepath.Join(ours, completeFile), []byte(f.Tree.Digest().String()+"\n"), 0o600)
+	return MarkComplete(f.Dir, f.Tree)
+}
+
+// MarkComplete marks the slot mounted at dir as one that holds all of a tree.
+func MarkComplete(dir string, t *tree.Tree) error {
+	return durable.WriteFile(filepath.Join(dir, Dir, completeFile), []byte(t.Digest().String()+"\n"), 0o600)
 }
 
 func (f Fill) wanted() map[images.Digest]int64 {
