@@ -112,6 +112,12 @@ func (b *Boot) openDrive(ctx context.Context, d disk.Drive, keys []ed25519.Publi
 	if err := b.mountBoot(ctx, d); err != nil {
 		return err
 	}
+	return b.openSlots(d, keys)
+}
+
+// openSlots looks into the slots of a drive whose boot partition is mounted, and finds
+// the system that could be started.
+func (b *Boot) openSlots(d disk.Drive, keys []ed25519.PublicKey) error {
 	kept := b.keptConfig(keys)
 	l := &Local{Drive: d, Layout: kept.Btrfs, Slots: map[string]slot.SlotState{}, records: map[string]images.Record{}}
 	var err error
