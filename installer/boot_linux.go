@@ -43,7 +43,9 @@
 //	/run/slate/rw                    what was written since the start
 //	/run/slate/user-data             what is kept over a restart, if there is a disk for it
 //	/run/slate/lease.json            the DHCP lease, kept up by the agent
-//	/run/slate/slate-init            the agent's program
+//	/run/slate/slate-init            the agent's program; bin/slate-agent is a link to it
+//	/run/slate/agent.sock            where the agent answers slate-agent
+//	/run/slate/bundle, site.pub      the signed configuration of this start, and the site's key
 //
 // # Processes
 //
@@ -107,8 +109,10 @@ type Boot struct {
 	Mounts      []machine.Mount
 	Init        string // program in the new root
 
-	grant  string // the slot that gets one more try if the machine is well over the network
-	bundle []byte // the signed configuration, if it was fetched
+	grant    string // the slot that gets one more try if the machine is well over the network
+	bundle   []byte // the signed configuration, if it was fetched
+	inForce  []byte // the signed configuration that holds; nil: the defaults
+	confFrom string // where that comes from
 
 	shipping sync.Once
 

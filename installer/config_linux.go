@@ -50,7 +50,13 @@ func configure(ctx context.Context, b *Boot) error {
 	}
 	f.Fetched, f.FetchErr = b.fetchConfig(ctx, f.Keys)
 	c := conf.Choose(f)
-	b.Config, b.configRefused = c.Config, c.Refused
+	b.Config, b.configRefused, b.confFrom = c.Config, c.Refused, c.From
+	switch c.From {
+	case conf.FromAppliance:
+		b.inForce = f.Fetched
+	case conf.FromKept:
+		b.inForce = f.Kept
+	}
 	if f.FetchErr != nil {
 		b.Note("the appliance gives no configuration: %v", f.FetchErr)
 	}

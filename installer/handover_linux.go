@@ -5,6 +5,7 @@ package installer
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -45,6 +46,9 @@ func handOver(_ context.Context, b *Boot) error {
 	if err := copyProgram(self, agentProgram); err != nil {
 		return fmt.Errorf("copy the agent: %w", err)
 	}
+	if err := b.leaveConfig(); err != nil {
+		return err
+	}
 	if b.Lease.Address.IsValid() { // an installed machine starts without a network
 		if err := b.Lease.Save(filepath.Join(RunDir, agent.LeaseFile)); err != nil {
 			return err
@@ -67,6 +71,21 @@ func handOver(_ context.Context, b *Boot) error {
 	return nil
 }
 
+// leaveConfig leaves what the agent needs to follow changes of the configuration.
+func (b *Boot) leaveConfig() error {
+	key, err := os.ReadFile(b.path(sitePub))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // then nothing can be verified, and nothing is
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(RunDir, agent.KeysFile), key, 0o644)
+	}
+	if err == nil && b.inForce != nil { // there may be secrets in it
+		err = os.WriteFile(filepath.Join(RunDir, agent.BundleFile), b.inForce, 0o600)
+	}
+	return err
+}
+
 // finish is the end of the controller: what the kernel was told is undone, the
 // events that could not be sent yet go to the agent, the consoles are given back.
 func (b *Boot) finish() error {
@@ -74,7 +93,8 @@ func (b *Boot) finish() error {
 		undo()
 	}
 	// The agent delivers what the appliance did not take in time.
-	c := agent.Config{Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond), Spaces: b.spaces(), Health: health.Spec{Services: b.healthy}}
+	c := agent.Config{Node: b.node(), Pending: b.Reporter.Stop(500 * time.Millisecond), Spaces: b.spaces(), Health: health.Spec{Services: b.healthy},
+		Version: b.Settings.Image, From: b.confFrom, Named: b.Settings.Node}
 	for _, check := range b.config().Health.Check {
 		c.Health.Checks = append(c.Health.Checks, health.Check{Name: check.Name, Run: check.Args(), Limit: time.Duration(check.Limit) * time.Second})
 	}

@@ -13,6 +13,7 @@ import (
 
 	"slate/installer/agent"
 	"slate/installer/health"
+	"slate/installer/live"
 	"slate/installer/machine"
 	"slate/installer/root"
 	"slate/installer/screen"
@@ -30,12 +31,16 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 1 // not reached
 	case filepath.Base(args[0]) == agent.Argv0:
 		return runAgent(ctx)
+	case filepath.Base(args[0]) == agent.CommandName:
+		return agent.Command(ctx, RunDir, args[1:], stdout, stderr)
 	case len(args) > 2 && args[1] == "-q" && args[2] == "--":
 		return modprobe(ctx, args[3:]) // as the kernel calls its modprobe
 	case len(args) > 1 && args[1] == controllerRole && os.Getppid() == 1:
 		return controller(ctx, args[2:])
 	case len(args) == 2 && args[1] == agent.ProbeRole:
-		return probe(ctx, os.Stdin, stdout, stderr)
+		return inSystem(stderr, func() error { return health.Serve(ctx, health.Here(), os.Stdin, stdout) })
+	case len(args) == 2 && args[1] == agent.LiveRole:
+		return inSystem(stderr, func() error { return live.Serve(ctx, live.Here(), os.Stdin, stdout) })
 	case len(args) == 2 && args[1] == agent.VerifyRole:
 		if err := agent.ServeVerify(ctx, os.Stdin, stdout); err != nil {
 			fmt.Fprintln(stderr, err)
@@ -124,11 +129,11 @@ func (b *Boot) afterCrash(ctx context.Context, text string) Decision {
 	}
 }
 
-// probe looks at the health of the system for the agent.
-func probe(ctx context.Context, in io.Reader, out, stderr io.Writer) int {
+// inSystem does work of the agent's inside the machine's system.
+func inSystem(stderr io.Writer, do func() error) int {
 	err := agent.EnterSystem()
 	if err == nil {
-		err = health.Serve(ctx, health.Here(), in, out)
+		err = do()
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, err)
@@ -187,8 +192,9 @@ func runAgent(ctx context.Context) int {
 	// Away from the root that hangs on us: nothing of it is ever touched again,
 	// and systemd sees at shut-down that we do not keep it busy.
 	err = outside(func(proc *os.Root, dir *os.File) error {
-		a := agent.Agent{Dir: "/", Proc: proc.FS(), Log: log, Probe: agent.Probe("/"+filepath.Base(agentProgram), dir),
-			Verify: agent.Verifier("/" + filepath.Base(agentProgram))}
+		program := "/" + filepath.Base(agentProgram)
+		a := agent.Agent{Dir: "/", Proc: proc.FS(), Log: log, Probe: agent.Probe(program, dir), Live: agent.Apply(program, dir),
+			Verify: agent.Verifier(program)}
 		return a.Run(ctx)
 	})
 	if err != nil {

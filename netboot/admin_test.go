@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"slate/images"
+	"slate/netboot"
 	"slate/netboot/api"
 	"slate/testbed/netns"
 )
@@ -58,9 +60,30 @@ func TestFactsAndOrders(t *testing.T) {
 		t.Errorf("the status on the network has %+v, %v, want steps and no id", st.Nodes, err)
 	}
 
+	// What it runs by is not what it is to run by: it is told so at once.
+	if o, err := machine.WaitOrder(t.Context(), id, 0); err != nil || o.Do != api.OrderConfig {
+		t.Errorf("order of a machine without a configuration = %v, %v, want %s", o, err, api.OrderConfig)
+	}
+	keys, err := images.LoadPublicKeys(s.Settings.Key + netboot.PublicKeySuffix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revision := fetchBundle(t, keys, id).Revision
+	report := api.Report{Version: "demo/1", Config: api.ConfigReport{Revision: revision, Waits: []string{"a"}}}
+	if err := machine.PostReport(t.Context(), id, report); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := admin.Node(t.Context(), "node-aabbcc"); err != nil || n.Report == nil || n.Report.Config.Revision != revision || n.Report.Time.IsZero() || n.Assigned != "demo/1" {
+		t.Errorf("after its report the node is %+v, %v", n, err)
+	}
+	report.Load = -1
+	if err := machine.PostReport(t.Context(), id, report); err == nil {
+		t.Error("a report with an impossible load is taken")
+	}
+
 	got := make(chan api.Order, 1)
 	go func() {
-		o, err := machine.WaitOrder(t.Context(), id)
+		o, err := machine.WaitOrder(t.Context(), id, revision)
 		if err != nil {
 			t.Error(err)
 		}
@@ -83,9 +106,25 @@ func TestFactsAndOrders(t *testing.T) {
 		t.Errorf("order = %v, want reboot", o)
 	}
 
+	// A change of config.d reaches a machine that waits.
+	go func() {
+		o, err := machine.WaitOrder(t.Context(), id, revision)
+		if err != nil {
+			t.Error(err)
+		}
+		got <- o
+	}()
+	if err := os.WriteFile(filepath.Join(s.Settings.ConfigD, "system/fstab.conf"), []byte("[[mount]]\nwhat = \"none\"\nwhere = \"/mnt/x\"\ntype = \"tmpfs\"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if o := <-got; o.Do != api.OrderConfig {
+		t.Errorf("order = %v, want %s", o, api.OrderConfig)
+	}
+	revision = fetchBundle(t, keys, id).Revision
+
 	// A machine that waits does not keep the appliance from ending.
 	waiting := make(chan error, 1)
-	go func() { _, err := machine.WaitOrder(t.Context(), id); waiting <- err }()
+	go func() { _, err := machine.WaitOrder(t.Context(), id, revision); waiting <- err }()
 	began := time.Now()
 	stop()
 	if took := time.Since(began); took > 2*time.Second {

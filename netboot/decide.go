@@ -67,23 +67,51 @@ func (s *Server) explain(_ context.Context, name string) (api.Explanation, error
 
 // modeEntry is a node's mode, and what it was worked out from.
 type modeEntry struct {
-	site *config.Site
-	from string
-	mode string
+	site  *config.Site
+	from  string
+	mode  string
+	image string
 }
 
-// ignored tells whether the node is to be left alone. It is asked for each DHCP
-// request and for each node of a status, so the answer is kept while nothing
-// it depends on changes.
-func (s *Server) ignored(n api.Node) bool {
+// ignored tells whether the node is to be left alone.
+func (s *Server) ignored(n api.Node) bool { return s.bootOf(n).mode == config.ModeIgnore }
+
+// bootOf is what a node is to boot, as configured. It is asked for each DHCP request
+// and for each node of a status, so the answer is kept while nothing it depends on
+// changes.
+func (s *Server) bootOf(n api.Node) modeEntry {
 	site := s.site.current()
-	from := fmt.Sprintf("%q %q", n.Groups, n.Set.Mode)
+	from := fmt.Sprintf("%q %q %q", n.Groups, n.Set.Mode, n.Set.Image)
 	if e, ok := s.modes.Load(n.Name); ok && e.(modeEntry).site == site && e.(modeEntry).from == from {
-		return e.(modeEntry).mode == config.ModeIgnore
+		return e.(modeEntry)
 	}
-	mode := site.For(s.scopeOf(n)).Boot.Mode
-	s.modes.Store(n.Name, modeEntry{site, from, mode})
-	return mode == config.ModeIgnore
+	b := site.For(s.scopeOf(n)).Boot
+	e := modeEntry{site, from, b.Mode, b.Image}
+	s.modes.Store(n.Name, e)
+	return e
+}
+
+// assign adds to nodes the versions that they are to run.
+func (s *Server) assign(list []api.Node) {
+	published, err := s.published()
+	if err != nil {
+		s.Log.Error("the channels cannot be read", "err", err)
+		return
+	}
+	known := map[string]string{} // by what is configured: they are few
+	for i, n := range list {
+		image := s.bootOf(n).image
+		version, ok := known[image]
+		if !ok {
+			if ref, _, err := boot.ChooseImage(image, published); err == nil {
+				if rec, err := s.store.Resolve(ref); err == nil {
+					version = rec.Ref()
+				}
+			}
+			known[image] = version
+		}
+		list[i].Assigned = version
+	}
 }
 
 // ignores tells whether a machine that may not be known yet is to be left alone.
@@ -117,6 +145,7 @@ func (s *Server) change(ctx context.Context, c api.Change) ([]api.Done, error) {
 		}
 	}
 	changed, err := s.nodes.Change(ctx, c)
+	s.news.spread()
 	var done []api.Done
 	for _, n := range changed {
 		done = append(done, api.Done{Node: n.Name, Text: describeSet(n)})

@@ -77,6 +77,7 @@ type Server struct {
 
 	strangers strangers
 	modes     sync.Map // node's name to modeEntry: what its configuration says
+	news      news     // of what nodes are configured by
 
 	listeners
 }
@@ -110,6 +111,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.nodes.Run(gctx) })
+	g.Go(func() error { return s.watchConfig(gctx) })
 	handler := s.httpHandler()
 	for _, l := range s.http {
 		f := &front.Server{Prefix: api.PathBlob, Path: s.store.BlobPath}

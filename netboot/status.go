@@ -65,4 +65,5 @@ func (s *Server) addProgress(list []api.Node) {
 		}
 		list[i].Progress = &p
 	}
+	s.assign(list)
 }

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"slate/installer/health"
+	"slate/installer/live"
 	"slate/installer/machine"
 	"slate/installer/network"
 	"slate/installer/servers"
@@ -53,6 +54,11 @@ type Config struct {
 	Node    string      `json:"node,omitempty"`
 	Pending []api.Event `json:"pending,omitempty"`
 	Spaces  []Space     `json:"spaces,omitempty"`
+
+	// Version runs, e.g. lab/3; From says what it is configured by.
+	Version string `json:"version,omitempty"`
+	From    string `json:"from,omitempty"`
+	Named   string `json:"named,omitempty"` // by the appliance
 
 	// Slot is the system that runs from this machine's own drive, a or b; empty: none.
 	Slot  string `json:"slot,omitempty"`
@@ -89,6 +95,10 @@ type Agent struct {
 	Probe func(context.Context, health.Spec) (health.Result, error)
 	// Verify compares files of the running system; nil: nobody does.
 	Verify func(context.Context, VerifyJob) ([]string, error)
+	// Live changes the running system; nil: nobody does.
+	Live func(context.Context, live.Input) (live.Result, error)
+
+	config configState
 
 	now    func() time.Time
 	extend func(context.Context, network.Lease, network.Action) (network.Lease, error)
@@ -204,12 +214,22 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("%s: %w", ConfigFile, err)
 	}
 	a.defaults(c.Node)
+	a.loadConfig(c.From)
 	rep := servers.NewReporter(c.Pending...)
 	var tasks sync.WaitGroup
-	if fleet := a.fleet(c); fleet.Usable() {
+	fleet := a.fleet(c)
+	if fleet.Usable() {
 		rep.Start(ctx, fleet)
 		tasks.Go(func() { servers.ShipLog(ctx, a.logFrom, fleet.PostLog) })
-		tasks.Go(func() { a.takeOrders(ctx, fleet.WaitOrder, rep.Add) })
+		tasks.Go(func() { a.takeOrders(ctx, c.Named, fleet, rep.Add) })
+		tasks.Go(func() { a.tellReports(ctx, c, fleet.PostReport) })
+	}
+	if a.Live != nil { // else this is no real machine
+		tasks.Go(func() {
+			if err := a.serveSocket(ctx, a.local(c, server(fleet))); err != nil {
+				a.logf("%s: %v", SocketFile, err)
+			}
+		})
 	}
 	if c.Slot != "" && a.Verify != nil {
 		tasks.Go(func() { a.verifyAtPace(ctx, c, rep.Add) })
@@ -231,6 +251,16 @@ func (a *Agent) Run(ctx context.Context) error {
 	tasks.Wait()
 	rep.Stop(time.Second)
 	return err
+}
+
+// server gives the URL of the appliance that is spoken to.
+func server(f *servers.Fleet) func() string {
+	return func() string {
+		if u, _ := f.Known(); u != nil {
+			return u.String()
+		}
+		return ""
+	}
 }
 
 // fleet is what the agent reports to.

@@ -4,13 +4,18 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"fmt"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"slate/images"
 	"slate/installer/machine"
 	"slate/netboot/api"
+	"slate/netboot/config"
 )
 
 // restart asks the system to restart in its own way: every init takes SIGINT as
@@ -23,16 +28,26 @@ const (
 	orderPauseMax = time.Minute
 )
 
+// commander gives orders, and the configuration.
+type commander interface {
+	WaitOrder(ctx context.Context, revision int64) (api.Order, error)
+	Config(ctx context.Context, keys []ed25519.PublicKey, limit int64) ([]byte, error)
+}
+
 // takeOrders asks the appliance for orders, one question after the other, until
 // ctx ends. That it asks tells the appliance that the machine runs.
-func (a *Agent) takeOrders(ctx context.Context, ask func(context.Context) (api.Order, error), tell func(api.Event)) {
+func (a *Agent) takeOrders(ctx context.Context, node string, from commander, tell func(api.Event)) {
 	pause := orderPause
 	for ctx.Err() == nil {
 		began := time.Now()
-		o, err := ask(ctx)
+		o, err := from.WaitOrder(ctx, a.seenRevision())
+		if err == nil && o.Do == api.OrderConfig {
+			err = a.takeConfig(ctx, node, from, tell)
+		} else if err == nil {
+			a.obey(o, tell)
+		}
 		if err == nil {
 			pause = orderPause
-			a.obey(o, tell)
 			if o.Do != "" || time.Since(began) > orderPause {
 				continue
 			} // else whoever answers does not wait: no reason to hurry
@@ -43,6 +58,27 @@ func (a *Agent) takeOrders(ctx context.Context, ask func(context.Context) (api.O
 		}
 		pause = min(2*pause, orderPauseMax)
 	}
+}
+
+// takeConfig fetches the configuration and tells what became of it.
+func (a *Agent) takeConfig(ctx context.Context, node string, from commander, tell func(api.Event)) error {
+	text, err := a.reconfigure(ctx, node, func(ctx context.Context) ([]byte, error) {
+		keys, err := images.LoadPublicKeys(filepath.Join(a.Dir, KeysFile))
+		if err != nil {
+			return nil, err
+		}
+		return from.Config(ctx, keys, config.MaxBundle)
+	})
+	if err != nil {
+		text = err.Error()
+	}
+	a.logf("%s", text)
+	tell(api.Event{Step: api.StepConfig, State: api.StateNote, Text: text, Uptime: machine.Uptime()})
+	if waits := a.configReport().Waits; err == nil && len(waits) > 0 {
+		// The kernel shows this level on the consoles even with "quiet".
+		fmt.Fprintf(a.Log, "<3>slate: the configuration has changed; this waits for a restart: %s\n", strings.Join(waits, ", "))
+	}
+	return err
 }
 
 func (a *Agent) obey(o api.Order, tell func(api.Event)) {

@@ -4,6 +4,7 @@ package agent
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"io"
 	"strings"
@@ -13,6 +14,14 @@ import (
 
 	"slate/netboot/api"
 )
+
+// orders is an appliance that has only orders to give.
+type orders func() (api.Order, error)
+
+func (o orders) WaitOrder(context.Context, int64) (api.Order, error) { return o() }
+func (o orders) Config(context.Context, []ed25519.PublicKey, int64) ([]byte, error) {
+	return nil, errors.New("no configuration")
+}
 
 func TestTakeOrders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -25,7 +34,7 @@ func TestTakeOrders(t *testing.T) {
 			order api.Order
 			err   error
 		}{{}, {err: errors.New("refused")}, {err: errors.New("refused")}, {order: api.Order{Do: api.OrderReboot}}, {order: api.Order{Do: api.OrderUpdate}}, {order: api.Order{Do: "dance"}}}
-		a.takeOrders(ctx, func(context.Context) (api.Order, error) {
+		a.takeOrders(ctx, "", orders(func() (api.Order, error) {
 			asked = append(asked, time.Since(start).String())
 			if len(asked) > len(answers) {
 				cancel()
@@ -33,7 +42,7 @@ func TestTakeOrders(t *testing.T) {
 			}
 			x := answers[len(asked)-1]
 			return x.order, x.err
-		}, func(e api.Event) { told = append(told, e.Text) })
+		}), func(e api.Event) { told = append(told, e.Text) })
 		if got, want := strings.Join(asked, " "), "0s 5s 15s 35s 35s 35s 35s"; got != want {
 			t.Errorf("asked at %s, want %s", got, want)
 		}

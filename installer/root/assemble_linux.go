@@ -129,6 +129,9 @@ func Unmount() {
 
 // MountWritable puts the writable layers on the tree.
 func MountWritable(w Writable) error {
+	if err := leaveCommands(); err != nil {
+		return err
+	}
 	for _, d := range []string{"local", "rmount", "var", "etc", "logs", "config.d"} {
 		if err := os.MkdirAll(UserData+"/persistent/"+d, 0o755); err != nil {
 			return err
@@ -164,6 +167,18 @@ func MountWritable(w Writable) error {
 	return nil
 }
 
+// leaveCommands makes the names by which people call our program.
+func leaveCommands() error {
+	if err := os.MkdirAll(Commands, 0o755); err != nil {
+		return err
+	}
+	err := os.Symlink("/run/slate/slate-init", Commands+"/slate-agent")
+	if errors.Is(err, fs.ErrExist) {
+		return nil // of an earlier try
+	}
+	return err
+}
+
 // layers makes the directories of an overlay. A new upper one has owner and mode of
 // the tree's: the overlay's top directory shows the upper one's.
 func layers(m machine.Mount) error {
@@ -171,6 +186,9 @@ func layers(m machine.Mount) error {
 	for _, o := range strings.Split(m.Data, ",") {
 		k, v, _ := strings.Cut(o, "=")
 		dirs[k] = v
+	}
+	if dirs["upperdir"] == "" {
+		return nil // nothing is written to it
 	}
 	if err := os.MkdirAll(dirs["workdir"], 0o755); err != nil {
 		return err

@@ -131,7 +131,7 @@ func Changes(tree fs.FS, f Facts) (out []Change, problems []string) {
 	out = append(out, Change{Path: "/etc/fstab", Text: text})
 	add(mountPoints(tree, kept, f.Mounted))
 	add(place(tree, c.Etc))
-	add(users(tree, c.Etc.User))
+	add(Users(tree, c.Etc.User))
 	if !exists(tree, "etc/mtab") {
 		out = append(out, Change{Path: "/etc/mtab", Link: "../proc/self/mounts"})
 	}

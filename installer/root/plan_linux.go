@@ -27,7 +27,12 @@ const (
 	Bare     = "/run/slate/root"      // the bare tree, for whoever wants to verify it
 	Upper    = "/run/slate/rw"        // the memory that takes what is written
 	UserData = "/run/slate/user-data" // what is kept over a restart, where there is a disk for it
+	Commands = "/run/slate/bin"       // our programs for the running system
 )
+
+// commandDir is in root's PATH on every distribution, and shows what lies in Commands
+// beside what the image has there.
+const commandDir = "/usr/local/sbin"
 
 // Input is what the plan depends on.
 type Input struct {
@@ -140,6 +145,10 @@ func PlanWritable(in Input, tree fs.FS) Writable {
 		}
 		w.Mounts = append(w.Mounts, in.overlay(o)...)
 	}
+	if isDir(commandDir) && !slices.ContainsFunc(w.Mounts, func(m machine.Mount) bool { return m.Where == Sysroot+commandDir }) {
+		w.Mounts = append(w.Mounts, machine.Mount{What: "slate-bin", Where: Sysroot + commandDir, Type: "overlay", Flags: unix.MS_RDONLY | unix.MS_NOATIME,
+			Data: "lowerdir=" + Commands + ":" + Bare + commandDir})
+	}
 	slices.SortStableFunc(w.Mounts, func(a, b machine.Mount) int { return strings.Compare(a.Where, b.Where) })
 	return w
 }
@@ -170,7 +179,7 @@ func unixMode(m fs.FileMode) uint32 {
 // system in memory of its own below it.
 func (in Input) overlay(o config.Overlay) (out []machine.Mount) {
 	name := url.PathEscape(strings.TrimPrefix(o.Path, "/"))
-	upper, work, more := Upper+"/"+name+"/upper", Upper+"/"+name+"/work", ""
+	upper, work, more := UpperOf(o.Path)+"/upper", UpperOf(o.Path)+"/work", ""
 	switch {
 	case o.Upper == config.UpperUserData:
 		place := "local/" + name
@@ -184,12 +193,17 @@ func (in Input) overlay(o config.Overlay) (out []machine.Mount) {
 			more = ",index=off,xino=off,redirect_dir=off,metacopy=off"
 		}
 	case o.Size != "":
-		out = append(out, machine.Mount{What: "slate-rw", Where: Upper + "/" + name, Type: "tmpfs", Flags: unix.MS_NOATIME, Data: "mode=0755,size=" + o.Size})
+		out = append(out, machine.Mount{What: "slate-rw", Where: UpperOf(o.Path), Type: "tmpfs", Flags: unix.MS_NOATIME, Data: "mode=0755,size=" + o.Size})
 	}
 	return append(out, machine.Mount{
 		What: "slate-" + name, Where: Sysroot + o.Path, Type: "overlay", Flags: unix.MS_NOATIME,
 		Data: fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s%s", Bare+o.Path, upper, work, more),
 	})
+}
+
+// UpperOf is where what is written to an overlay lies, if it is kept in memory.
+func UpperOf(dir string) string {
+	return Upper + "/" + url.PathEscape(strings.TrimPrefix(dir, "/"))
 }
 
 // isLink asks the parent, because fs.Stat follows links.

@@ -13,9 +13,9 @@ import (
 	"slate/netboot/config"
 )
 
-// keysDir has the ssh keys that config.d gives. They are not put into the homes,
+// KeysDir has the ssh keys that config.d gives. They are not put into the homes,
 // which may be kept over a restart: a key that config.d no longer has is gone.
-const keysDir = "/etc/ssh/slate-keys"
+const KeysDir = "/etc/ssh/slate-keys"
 
 // table is a file of passwd's kind: lines of fields with colons between.
 type table [][]string
@@ -68,8 +68,8 @@ type accounts struct {
 	hasGshadow                     bool
 }
 
-// users adds the accounts of etc.conf to those of the image.
-func users(tree fs.FS, list []config.User) (out []Change, problems []string) {
+// Users adds the accounts of etc.conf to those of the image.
+func Users(tree fs.FS, list []config.User) (out []Change, problems []string) {
 	if len(list) == 0 {
 		return nil, nil
 	}
@@ -88,7 +88,7 @@ func users(tree fs.FS, list []config.User) (out []Change, problems []string) {
 		homes, problems = append(homes, changes...), append(problems, wrong...)
 		if len(u.Keys) > 0 {
 			keys = true
-			homes = append(homes, Change{Path: keysDir + "/" + u.Name, Text: strings.Join(u.Keys, "\n") + "\n"})
+			homes = append(homes, Change{Path: KeysDir + "/" + u.Name, Text: strings.Join(u.Keys, "\n") + "\n"})
 		}
 	}
 	group := 0
@@ -202,9 +202,9 @@ func home(tree fs.FS, row []string) (out []Change) {
 	return out
 }
 
-// sshKeys has the ssh server look for keys in keysDir too.
+// sshKeys has the ssh server look for keys in KeysDir too.
 func sshKeys(tree fs.FS) ([]Change, []string) {
-	const line = "AuthorizedKeysFile .ssh/authorized_keys " + keysDir + "/%u\n"
+	const line = "AuthorizedKeysFile .ssh/authorized_keys " + KeysDir + "/%u\n"
 	old, ok := read(tree, "etc/ssh/sshd_config")
 	if !ok {
 		return nil, []string{"system/etc.conf: a user has ssh keys, but the image has no ssh server"}

@@ -265,10 +265,16 @@ func (f *Fleet) Config(ctx context.Context, keys []ed25519.PublicKey, limit int6
 	return data, err
 }
 
-// WaitOrder waits for an order of the server that is spoken to.
-func (f *Fleet) WaitOrder(ctx context.Context) (api.Order, error) {
+// PostReport says how the running machine is.
+func (f *Fleet) PostReport(ctx context.Context, r api.Report) error {
+	return f.Do(ctx, func(ctx context.Context, c Client) error { return c.PostReport(ctx, r) })
+}
+
+// WaitOrder waits for an order of the server that is spoken to. revision is that of
+// the configuration that the machine has seen last.
+func (f *Fleet) WaitOrder(ctx context.Context, revision int64) (api.Order, error) {
 	var o api.Order
-	err := f.Do(ctx, func(ctx context.Context, c Client) (err error) { o, err = c.WaitOrder(ctx); return err })
+	err := f.Do(ctx, func(ctx context.Context, c Client) (err error) { o, err = c.WaitOrder(ctx, revision); return err })
 	return o, err
 }
 

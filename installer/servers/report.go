@@ -46,6 +46,12 @@ func (c Client) PostFacts(ctx context.Context, f api.Facts) error {
 	return a.PostFacts(ctx, c.Boot, f)
 }
 
+// PostReport says how the running machine is.
+func (c Client) PostReport(ctx context.Context, r api.Report) error {
+	a := api.Client{Base: c.Server.String(), HTTP: c.http()}
+	return a.PostReport(ctx, c.Boot, r)
+}
+
 // Config fetches the signed configuration of this node, by TLS with a key that one
 // of the site's keys vouches for.
 func (c Client) Config(ctx context.Context, keys []ed25519.PublicKey, limit int64) ([]byte, error) {
@@ -59,11 +65,11 @@ func (c Client) Config(ctx context.Context, keys []ed25519.PublicKey, limit int6
 }
 
 // WaitOrder waits for an order of the appliance; an empty one says to ask again.
-func (c Client) WaitOrder(ctx context.Context) (api.Order, error) {
+func (c Client) WaitOrder(ctx context.Context, revision int64) (api.Order, error) {
 	h := *c.http()
 	h.Timeout = 90 * time.Second // the appliance leaves the question open for a minute
 	a := api.Client{Base: c.Server.String(), HTTP: &h}
-	return a.WaitOrder(ctx, c.Boot)
+	return a.WaitOrder(ctx, c.Boot, revision)
 }
 
 // maxQueue bounds the events kept for an appliance that does not answer.

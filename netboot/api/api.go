@@ -39,6 +39,10 @@ const (
 	QueryFollow = "follow" // set: the answer goes on as the log grows
 )
 
+// QueryConfig of OrdersPath is the revision of the configuration that the machine
+// has seen last; one that names none is not told of changes.
+const QueryConfig = "config"
+
 // QueryEvents set to "no" leaves the events of boots out of the status.
 const QueryEvents = "events"
 

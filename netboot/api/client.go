@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 )
 
@@ -52,10 +53,11 @@ func (c *Client) Config(ctx context.Context, boot string, limit int64) ([]byte, 
 }
 
 // WaitOrder waits until the appliance has an order for the machine that runs the
-// boot; an empty one says that there was none for a while: ask again.
-func (c *Client) WaitOrder(ctx context.Context, boot string) (Order, error) {
+// boot; an empty one says that there was none for a while: ask again. revision is
+// that of the configuration that the machine has seen last.
+func (c *Client) WaitOrder(ctx context.Context, boot string, revision int64) (Order, error) {
 	var o Order
-	err := c.do(ctx, http.MethodGet, OrdersPath(boot), nil, &o)
+	err := c.do(ctx, http.MethodGet, OrdersPath(boot)+"?"+QueryConfig+"="+strconv.FormatInt(revision, 10), nil, &o)
 	return o, err
 }
 

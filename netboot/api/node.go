@@ -22,11 +22,14 @@ type Node struct {
 	Set      Set       `json:"set,omitzero"`
 	Install  bool      `json:"install,omitempty"` // at its next start, once
 	Hardware *Facts    `json:"hardware,omitempty"`
-	Boots    []Boot    `json:"boots,omitempty"` // newest first; the status has only the newest
-	Older    []string  `json:"older,omitempty"` // ids of the boots before Boots, newest first
+	Report   *Report   `json:"report,omitempty"` // of its agent, the last one
+	Boots    []Boot    `json:"boots,omitempty"`  // newest first; the status has only the newest
+	Older    []string  `json:"older,omitempty"`  // ids of the boots before Boots, newest first
 
-	// Progress is worked out when somebody asks; it is not kept.
+	// Progress is worked out when somebody asks, and so is the version that the node
+	// is to run; they are not kept.
 	Progress *Progress `json:"progress,omitempty"`
+	Assigned string    `json:"assigned,omitempty"`
 }
 
 // Set is what the admin set for one node. Empty fields leave the matter to config.d.
@@ -168,6 +171,7 @@ type Order struct {
 const (
 	OrderReboot = "reboot" // restart in an orderly way
 	OrderUpdate = "update" // go to the version that the appliance has for the node now
+	OrderConfig = "config" // config.d has changed for the node: fetch it
 )
 
 // Explanation is a boot decision in words.

@@ -150,6 +150,14 @@ func printNode(w io.Writer, n api.Node, p palette) {
 	}
 	fmt.Fprintln(w, n.Name)
 	row("state", describe(n, time.Now(), p))
+	row("runs", runs(n))
+	row("assigned", n.Assigned)
+	if r := n.Report; r != nil {
+		row("reported", r.Time.Local().Format(time.DateTime)+fmt.Sprintf(", load %.2f, %d MiB free, agent %.1f MB", r.Load, r.Free, float64(r.Agent)/1000))
+		for _, l := range r.Lines() {
+			fmt.Fprintf(w, "  %-13s %s\n", l.What, printable(l.Text))
+		}
+	}
 	row("groups", strings.Join(n.Groups, ", "))
 	row("image", n.Set.Image)
 	row("mode", n.Set.Mode)

@@ -135,15 +135,19 @@ func printStatus(w io.Writer, st api.Status, now time.Time, p palette) {
 	}
 	fmt.Fprintf(w, "%s\n\n", counts(st.Nodes))
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(tw, "NODE\tVERSION\tADDRESS\tSTATE")
+	fmt.Fprintln(tw, "NODE\tVERSION\tASSIGNED\tADDRESS\tSTATE")
 	for _, n := range st.Nodes {
-		version := ""
-		if len(n.Boots) > 0 {
-			version = n.Boots[0].Image
-		}
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", n.Name, dash(version), dash(n.Address), describe(n, now, p))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", n.Name, dash(runs(n)), dash(n.Assigned), dash(n.Address), describe(n, now, p))
 	}
 	tw.Flush()
+}
+
+// runs is the version that a node runs, or was sent last.
+func runs(n api.Node) string {
+	if len(n.Boots) == 0 {
+		return ""
+	}
+	return n.Boots[0].Image
 }
 
 // counts says how many nodes are in which state.
@@ -178,10 +182,24 @@ func describe(n api.Node, now time.Time, p palette) string {
 	if n.Progress.Text != "" {
 		text += ": " + printable(n.Progress.Text)
 	}
+	if r := n.Report; r != nil && n.Progress.Condition == api.Running {
+		text += remarks(*r)
+	}
 	if colour == "" {
 		return text
 	}
 	return colour + text + p.plain
+}
+
+// remarks are what is worth knowing at a glance of a machine that runs.
+func remarks(r api.Report) (text string) {
+	if u := r.Update; u.State != "" {
+		text += "; " + printable(strings.TrimSpace(u.Version+" "+u.State))
+	}
+	if n := len(r.Config.Waits); n > 0 {
+		text += fmt.Sprintf("; %d settings await a restart", n)
+	}
+	return text
 }
 
 // age is a duration as people say it, in one or two units.

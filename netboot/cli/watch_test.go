@@ -27,6 +27,8 @@ func TestFrame(t *testing.T) {
 	} {
 		st.Nodes = append(st.Nodes, api.Node{Name: fmt.Sprintf("pc%d", k), Boots: []api.Boot{{Image: "demo/1"}}, Progress: &p})
 	}
+	st.Nodes[0].Assigned = "demo/2"
+	st.Nodes[0].Report = &api.Report{Config: api.ConfigReport{Waits: []string{"a", "b"}}, Update: api.UpdateReport{Version: "demo/2", State: api.UpdateReady}}
 	codes := regexp.MustCompile("\x1b\\[[?0-9;]*[a-zA-Z]")
 	text := string(frame(st, nil, now, 100, 24, testPalette))
 	plain := strings.Split(codes.ReplaceAllString(text, ""), "\r\n")
@@ -37,11 +39,11 @@ func TestFrame(t *testing.T) {
 	got := strings.Join(rest[3:], "\n")
 	want := `4 nodes, 1 failed, 1 booting, 1 running, 1 off
 
-NODE  VERSION  ADDRESS  STATE
-pc1   demo/1   -        failed at root for 1 min: no [2J export
-pc2   demo/1   -        booting at kernel for 5 s
-pc0   demo/1   -        running for 3 h 00 min
-pc3   demo/1   -        off
+NODE  VERSION  ASSIGNED  ADDRESS  STATE
+pc1   demo/1   -         -        failed at root for 1 min: no [2J export
+pc2   demo/1   -         -        booting at kernel for 5 s
+pc0   demo/1   demo/2    -        running for 3 h 00 min; demo/2 ready; 2 settings await a restart
+pc3   demo/1   -         -        off
 ` + now.Local().Format(time.TimeOnly) + "  q ends"
 	if got != want {
 		t.Errorf("frame =\n%s\nwant\n%s", got, want)

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -195,13 +196,38 @@ func (h *handler) facts(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
+// running takes what the agent says about the machine.
+func (h *handler) running(w http.ResponseWriter, r *http.Request) {
+	var rep api.Report
+	if !decode(w, r, api.MaxReportBytes, "report", &rep) {
+		return
+	}
+	if err := rep.Check(); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if !h.Running(r.PathValue("boot"), rep) {
+		http.Error(w, "no such boot", http.StatusNotFound)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
 // orderWait is how long a machine that waits for orders is left without an answer.
 const orderWait = time.Minute
 
 func (h *handler) orders(w http.ResponseWriter, r *http.Request) {
+	revision := int64(-1)
+	if text := r.URL.Query().Get(api.QueryConfig); text != "" {
+		var err error
+		if revision, err = strconv.ParseInt(text, 10, 64); err != nil || revision < 0 {
+			http.Error(w, fmt.Sprintf("%s: %q is no revision", api.QueryConfig, text), http.StatusBadRequest)
+			return
+		}
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), orderWait)
 	defer cancel()
-	o, ok := h.Orders(ctx, r.PathValue("boot"))
+	o, ok := h.Orders(ctx, r.PathValue("boot"), revision)
 	if !ok {
 		http.Error(w, "no such boot", http.StatusNotFound)
 		return

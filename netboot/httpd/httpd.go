@@ -42,8 +42,12 @@ type Options struct {
 	Report func(boot string, e api.Event) bool
 	// Facts takes what the machine of the boot says about its hardware; false likewise.
 	Facts func(boot string, f api.Facts) bool
-	// Orders waits until there is an order for the machine of the boot, or ctx ends; false likewise.
-	Orders func(ctx context.Context, boot string) (api.Order, bool)
+	// Orders waits until there is an order for the machine of the boot, or ctx ends; false
+	// likewise. config is the revision of the configuration that the machine has seen
+	// last; -1: it does not want to know.
+	Orders func(ctx context.Context, boot string, config int64) (api.Order, bool)
+	// Running takes what the agent of the boot's machine reports; false likewise.
+	Running func(boot string, r api.Report) bool
 	// TakeLog takes a part of the log of the boot, and returns how much of it is here; false likewise.
 	TakeLog func(boot string, from int64, text []byte) (int64, bool, error)
 	// Config gives the signed bundle of config.d for the node of the boot;
@@ -89,6 +93,7 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/events", h.event)
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/facts", h.facts)
 	mux.HandleFunc("GET "+api.PathBoots+"{boot}/orders", h.orders)
+	mux.HandleFunc("POST "+api.PathBoots+"{boot}/report", h.running)
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/log", h.takeLog)
 	mux.HandleFunc("GET "+api.PathBoots+"{boot}/config", onlyTLS(h.config))
 	mux.HandleFunc("GET "+api.PathTLS, h.pin)

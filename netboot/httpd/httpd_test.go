@@ -74,7 +74,7 @@ func newFixture(t *testing.T) *fixture {
 			f.events = append(f.events, boot+" "+facts.CPU)
 			return boot == "b1"
 		},
-		Orders: func(_ context.Context, boot string) (api.Order, bool) {
+		Orders: func(_ context.Context, boot string, _ int64) (api.Order, bool) {
 			return api.Order{Do: api.OrderReboot}, boot == "b1"
 		},
 		TakeLog: func(boot string, from int64, text []byte) (int64, bool, error) {

@@ -160,10 +160,28 @@ func (r *Registry) Hardware(boot string, f api.Facts) bool {
 	return true
 }
 
+// Running takes what the agent of the machine that runs the boot reports. It returns
+// false if there is no such boot; what an older boot's agent still says is passed over.
+func (r *Registry) Running(boot string, rep api.Report) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n := r.byBoot[boot]
+	if n == nil {
+		return false
+	}
+	if current(n).ID != boot {
+		return true
+	}
+	rep.Time = r.now()
+	n.Seen, n.Report = rep.Time, &rep
+	r.dirty[n.Name] = true
+	return true
+}
+
 // Listening waits for an order to the machine that runs the boot, until ctx
-// ends; the order is empty then. It returns false if that is not its node's newest
-// boot.
-func (r *Registry) Listening(ctx context.Context, boot string) (api.Order, bool) {
+// ends, or news is closed; the order is empty then. It returns false if that is not
+// its node's newest boot.
+func (r *Registry) Listening(ctx context.Context, boot string, news <-chan struct{}) (api.Order, bool) {
 	c, ok := r.listener(boot)
 	if !ok {
 		return api.Order{}, false
@@ -172,6 +190,8 @@ func (r *Registry) Listening(ctx context.Context, boot string) (api.Order, bool)
 	select {
 	case o := <-c:
 		return o, true
+	case <-news:
+		return api.Order{}, true
 	case <-ctx.Done():
 		return api.Order{}, true
 	}

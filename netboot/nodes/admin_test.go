@@ -284,7 +284,7 @@ func TestOrders(t *testing.T) {
 			t.Error("a node that does not listen takes an order")
 		}
 		got := make(chan api.Order)
-		go func() { o, _ := r.Listening(t.Context(), id); got <- o }()
+		go func() { o, _ := r.Listening(t.Context(), id, nil); got <- o }()
 		synctest.Wait()
 		if err := r.Order("node-000001", reboot); err != nil {
 			t.Error(err)
@@ -299,19 +299,19 @@ func TestOrders(t *testing.T) {
 		if err := r.Order("node-000001", reboot); err == nil {
 			t.Error("a second order is taken before the first is fetched")
 		}
-		if o, ok := r.Listening(t.Context(), id); o != reboot || !ok {
+		if o, ok := r.Listening(t.Context(), id, nil); o != reboot || !ok {
 			t.Errorf("Listening = %v, %v, want the order that waited", o, ok)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if o, ok := r.Listening(ctx, id); o.Do != "" || !ok {
+		if o, ok := r.Listening(ctx, id, nil); o.Do != "" || !ok {
 			t.Errorf("Listening = %v, %v after a minute, want an empty order", o, ok)
 		}
 		time.Sleep(deaf + time.Second) // the fake clock's
 		if err := r.Order("node-000001", reboot); err == nil {
 			t.Error("a node that was not heard for long takes an order")
 		}
-		if _, ok := r.Listening(t.Context(), "nobody's"); ok {
+		if _, ok := r.Listening(t.Context(), "nobody's", nil); ok {
 			t.Error("an unknown boot may listen")
 		}
 	})

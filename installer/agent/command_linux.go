@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// CommandName is the program's name for people at the machine.
+const CommandName = "slate-agent"
+
+const usageText = `slate-agent: what runs on this machine, and its agent's work
+
+  slate-agent status [--json]   version, configuration, what waits for a restart
+  slate-agent log [--follow]    what was on the screen while this machine started, and
+                                what the agent has done since
+`
+
+// Command is slate-agent as root calls it at the machine. dir is the agent's directory.
+func Command(ctx context.Context, dir string, args []string, stdout, stderr io.Writer) int {
+	var err error
+	flag := func(name string) bool { return slices.Contains(args[1:], name) }
+	switch {
+	case len(args) == 0:
+		io.WriteString(stderr, usageText)
+		return 2
+	case slices.Contains(args, "--help"), slices.Contains(args, "-h"), args[0] == "help":
+		io.WriteString(stdout, usageText)
+	case args[0] == "status" && known(args[1:], "--json"):
+		err = printStatus(ctx, dir, flag("--json"), stdout)
+	case args[0] == "log" && known(args[1:], "--follow", "-f"):
+		err = printLog(ctx, filepath.Join(dir, LogFile), flag("--follow") || flag("-f"), stdout)
+	default:
+		fmt.Fprintf(stderr, "slate-agent: %s: not known\n\n%s", strings.Join(args, " "), usageText)
+		return 2
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "slate-agent: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+func known(flags []string, all ...string) bool {
+	return !slices.ContainsFunc(flags, func(f string) bool { return !slices.Contains(all, f) })
+}
+
+func printStatus(ctx context.Context, dir string, asJSON bool, w io.Writer) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	var text bytes.Buffer
+	if err := ask(ctx, dir, "GET", pathStatus, &text); err != nil {
+		return err
+	}
+	if asJSON {
+		_, err := text.WriteTo(w)
+		return err
+	}
+	var s LocalStatus
+	if err := json.Unmarshal(text.Bytes(), &s); err != nil {
+		return err
+	}
+	row := func(what, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%-13s %s\n", what, value)
+		}
+	}
+	row("node", s.Node)
+	row("version", s.Version+map[bool]string{true: ", diskless", false: ", system " + strings.ToUpper(s.Slot)}[s.Slot == ""])
+	row("appliance", s.Server)
+	for _, l := range s.Report.Lines() {
+		row(l.What, l.Text)
+	}
+	row("load", fmt.Sprintf("%.2f, %d MiB free", s.Load, s.Free))
+	row("agent", fmt.Sprintf("%.1f MB of memory", float64(s.Agent)/1000))
+	return nil
+}
+
+// logLook is between two looks whether the log has grown.
+const logLook = time.Second
+
+func printLog(ctx context.Context, name string, follow bool, w io.Writer) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		if _, err := io.Copy(w, f); err != nil || !follow {
+			return err
+		}
+		select {
+		case <-time.After(logLook):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func trimLine(text []byte) string { return strings.Join(strings.Fields(string(text)), " ") }
