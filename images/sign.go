@@ -23,6 +23,8 @@ const (
 	PurposeRecord = "record" // a version's record
 	PurposeBundle = "bundle" // a bundle of config.d
 	PurposeTLS    = "tls"    // the key of an appliance's TLS
+	// PurposeAssigned is for the version that a node is to run.
+	PurposeAssigned = "assigned"
 )
 
 // ErrUnsigned says that there is no signature at all.

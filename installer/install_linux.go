@@ -21,6 +21,7 @@ import (
 	"slate/installer/disk"
 	"slate/installer/machine"
 	"slate/installer/slot"
+	"slate/installer/update"
 	"slate/netboot/api"
 	"slate/netboot/config"
 
@@ -208,11 +209,7 @@ func (b *Boot) fill(ctx context.Context, c *transfer.Client, signed transfer.Sig
 	}
 	c.Work = filepath.Join(slotMount, slot.Dir)
 	r := newRate(time.Now)
-	c.Progress = func(p transfer.Progress) {
-		if text, ok := r.tell(p.Have, p.Total); ok {
-			b.Note("%s", text)
-		}
-	}
+	c.Progress = progressNote(b, r)
 	last := time.Now()
 	f := slot.Fill{
 		Dir: slotMount, Signed: signed, Tree: t, Note: b.Note, Extra: extra,
@@ -241,7 +238,7 @@ func (b *Boot) installBoot(ctx context.Context, rec images.Record, d disk.Drive,
 		return fmt.Errorf("pack the controller: %w", err)
 	}
 	e := bootpart.Entry{Slot: target, Title: rec.Ref(), Initrd: []io.Reader{strings.NewReader(string(controller))},
-		Cmdline: diskCmdline(readText(b.path("/proc/cmdline")), rec, target, d.GUID)}
+		Cmdline: update.Cmdline(readText(b.path("/proc/cmdline")), rec, target, d.GUID)}
 	for _, p := range rec.Parts() {
 		f, err := open(p.Digest)
 		if err != nil {
@@ -327,16 +324,11 @@ func (b *Boot) installLoaders(ctx context.Context, d disk.Drive) error {
 	return nil
 }
 
-// diskCmdline makes the command line of starts from the disk out of this start's:
-// what belongs to this one start only goes.
-func diskCmdline(now string, rec images.Record, target, guid string) []string {
-	drop := map[string]bool{"BOOT_IMAGE": true, "initrd": true, "slate.boot": true, "slate.slot": true, "slate.disk": true,
-		"slate.image": true, "slate.tree": true, "slate.install": true, "slate.medium": true}
-	var out []string
-	for _, w := range strings.Fields(now) {
-		if key, _, _ := strings.Cut(w, "="); !drop[key] {
-			out = append(out, w)
+// progressNote tells from time to time how far a transfer is.
+func progressNote(b *Boot, r *rate) func(transfer.Progress) {
+	return func(p transfer.Progress) {
+		if text, ok := r.tell(p.Have, p.Total); ok {
+			b.Note("%s", text)
 		}
 	}
-	return append(out, "slate.image="+rec.Ref(), "slate.tree="+rec.Tree.String(), "slate.slot="+target, "slate.disk="+guid)
 }

@@ -10,6 +10,7 @@ import (
 	"slate/images"
 	"slate/installer/disk"
 	"slate/installer/slot"
+	"slate/installer/update"
 	"slate/netboot/api"
 )
 
@@ -34,11 +35,11 @@ func TestRate(t *testing.T) {
 // What belongs to the start by network does not go to the disk.
 func TestDiskCmdline(t *testing.T) {
 	rec := images.Record{Name: "demo", Number: 4, Tree: images.Digest{1}}
-	got := strings.Join(diskCmdline("BOOT_IMAGE=/x initrd=controller.cpio console=tty0 quiet slate.node=pc1 slate.boot=b1 slate.image=demo/3 slate.tree=aa "+
+	got := strings.Join(update.Cmdline("BOOT_IMAGE=/x initrd=controller.cpio console=tty0 quiet slate.node=pc1 slate.boot=b1 slate.image=demo/3 slate.tree=aa "+
 		"slate.mode=ask slate.install=now slate.medium=m BOOTIF=01-52", rec, "b", "guid"), " ")
 	want := "console=tty0 quiet slate.node=pc1 slate.mode=ask BOOTIF=01-52 slate.image=demo/4 slate.tree=" + rec.Tree.String() + " slate.slot=b slate.disk=guid"
 	if got != want {
-		t.Errorf("diskCmdline =\n%s\nwant\n%s", got, want)
+		t.Errorf("Cmdline =\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -476,3 +476,8 @@ func TestChecksum(t *testing.T) {
 		t.Errorf("the checksum over a packet with its checksum is %#x, want 0", checksum(p))
 	}
 }
+
+// never is the condition of a step that has nothing to do.
+func never(why string) func(*Boot) (bool, string) {
+	return func(*Boot) (bool, string) { return false, why }
+}

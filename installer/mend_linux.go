@@ -18,6 +18,7 @@ import (
 	"slate/images/tree"
 	"slate/installer/bootpart"
 	"slate/installer/slot"
+	"slate/installer/update"
 	"slate/netboot/api"
 	"slate/netboot/config"
 
@@ -126,7 +127,7 @@ func (b *Boot) cloneBoot(rec images.Record, from, to string) error {
 		return err
 	}
 	return bootpart.WriteEntry(bootMount, bootpart.Entry{Slot: to, Title: rec.Ref(), Kernel: kernel, Initrd: []io.Reader{initrd},
-		Cmdline: diskCmdline(line, rec, to, b.Local.Drive.GUID)})
+		Cmdline: update.Cmdline(line, rec, to, b.Local.Drive.GUID)})
 }
 
 // checkKernel compares a kernel with the version's record, and goes back to its begin.

@@ -86,22 +86,17 @@ func Stages() []Stage {
 		{api.StepServer, "the best of the servers", hasServer, chooseServer, 90 * time.Second, OnFail{Then: MoveOn}, 10 * time.Second},
 		{api.StepConfig, "config.d of this node", hasConfig, configure, 45 * time.Second, OnFail{Then: MoveOn}, 15 * time.Second},
 		{api.StepSystem, "a local system, or the choice what to do without", always, chooseSystem, 0, OnFail{Then: Ask}, 0},
-		{api.StepVersion, "compare the local system with the channel", never("there is no local system to compare"), nil, 0, OnFail{Then: MoveOn}, 0},
+		{api.StepVersion, "compare the local system with what it is to be", hasVersion, checkVersion, 0, OnFail{Then: MoveOn}, 0},
 		{api.StepRoot, "mount the image, read-only, with memory on top", always, assemble, 3 * time.Minute, OnFail{Retries: 1, Then: Ask, Again: api.StepNetwork}, 0},
 		{api.StepHandover, "leave the agent behind, start the system", always, handOver, 30 * time.Second, OnFail{Then: Ask, Again: api.StepRoot}, 0},
 	}
-}
-
-// never is the condition of a step that this controller has nothing to do for.
-func never(why string) func(*Boot) (bool, string) {
-	return func(*Boot) (bool, string) { return false, why }
 }
 
 // FormatStages prints the plan of a boot.
 func FormatStages(stages []Stage) string {
 	var b strings.Builder
 	for i, s := range stages {
-		limit := "no limit: a person or slate.timeout decides"
+		limit := "no limit: a person or a count-down decides"
 		switch {
 		case s.Run == nil:
 			_, why := s.When(nil)

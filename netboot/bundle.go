@@ -4,6 +4,7 @@ package netboot
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"slate/images"
+	"slate/netboot/api"
 	"slate/netboot/config"
 	"slate/netboot/state"
 )
@@ -36,7 +38,7 @@ func (s *Server) bundle(ctx context.Context, boot string) ([]byte, error) {
 	}
 	b := s.site.current().Bundle(s.scopeOf(n))
 	var err error
-	if b.Revision, err = s.revision(ctx, n.Name, b.Digest()); err != nil {
+	if b.Revision, err = s.revision(ctx, bucketBundles, n.Name, b.Digest()); err != nil {
 		return nil, err
 	}
 	data := b.Sign(s.key)
@@ -46,17 +48,45 @@ func (s *Server) bundle(ctx context.Context, boot string) ([]byte, error) {
 	return data, nil
 }
 
-// revision numbers the contents of a node's bundle: the same content keeps its
-// number, a new one gets a higher one, which is durable before anybody sees it.
-func (s *Server) revision(ctx context.Context, node string, digest images.Digest) (int64, error) {
+// bucketAssigned has the same of what a node is to run.
+const bucketAssigned = "assigned"
+
+// assigned gives what the node of a boot is to run, signed; fs.ErrNotExist likewise.
+func (s *Server) assigned(ctx context.Context, boot string) ([]byte, error) {
+	n, ok := s.nodes.ByBoot(boot)
+	if !ok {
+		return nil, fmt.Errorf("boot %s: %w", boot, fs.ErrNotExist)
+	}
+	if s.key == nil {
+		return nil, errors.New("the appliance has no site key to sign with")
+	}
+	published, err := s.published()
+	if err != nil {
+		return nil, err
+	}
+	rec, err := s.versionOf(n, published)
+	if err != nil {
+		return nil, err
+	}
+	a := api.Assigned{Node: n.Name, Version: rec.Ref(), Tree: rec.Tree, Controller: s.controllerDigest, Note: rec.Note}
+	if a.Revision, err = s.revision(ctx, bucketAssigned, n.Name, sha256.Sum256(a.Content())); err != nil {
+		return nil, err
+	}
+	return a.Sign(s.key), nil
+}
+
+// revision numbers the contents of what is signed for a node, of one kind: the same
+// content keeps its number, a new one gets a higher one, which is durable before
+// anybody sees it.
+func (s *Server) revision(ctx context.Context, bucket, node string, digest images.Digest) (int64, error) {
 	var last sentBundle
-	err := s.state.View(ctx, func(tx state.Tx) error { return readBundle(tx, node, &last) })
+	err := s.state.View(ctx, func(tx state.Tx) error { return readBundle(tx, bucket, node, &last) })
 	if err != nil || last.Digest == digest && last.Revision > 0 {
 		return last.Revision, err
 	}
 	err = s.state.Update(ctx, func(tx state.Tx) error {
 		last = sentBundle{}
-		if err := readBundle(tx, node, &last); err != nil || last.Digest == digest && last.Revision > 0 {
+		if err := readBundle(tx, bucket, node, &last); err != nil || last.Digest == digest && last.Revision > 0 {
 			return err
 		}
 		last = sentBundle{digest, config.NextRevision(last.Revision, time.Now())}
@@ -64,13 +94,13 @@ func (s *Server) revision(ctx context.Context, node string, digest images.Digest
 		if err != nil {
 			return err
 		}
-		return tx.Put(bucketBundles, node, value)
+		return tx.Put(bucket, node, value)
 	})
 	return last.Revision, err
 }
 
-func readBundle(tx state.Tx, node string, out *sentBundle) error {
-	value, err := tx.Get(bucketBundles, node)
+func readBundle(tx state.Tx, bucket, node string, out *sentBundle) error {
+	value, err := tx.Get(bucket, node)
 	if errors.Is(err, state.ErrNotFound) {
 		return nil
 	}

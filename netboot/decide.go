@@ -71,6 +71,8 @@ type modeEntry struct {
 	from  string
 	mode  string
 	image string
+	// channel of update.chk.conf
+	channel string
 }
 
 // ignored tells whether the node is to be left alone.
@@ -85,10 +87,29 @@ func (s *Server) bootOf(n api.Node) modeEntry {
 	if e, ok := s.modes.Load(n.Name); ok && e.(modeEntry).site == site && e.(modeEntry).from == from {
 		return e.(modeEntry)
 	}
-	b := site.For(s.scopeOf(n)).Boot
-	e := modeEntry{site, from, b.Mode, b.Image}
+	c := site.For(s.scopeOf(n))
+	e := modeEntry{site, from, c.Boot.Mode, c.Boot.Image, c.Update.Channel}
 	s.modes.Store(n.Name, e)
 	return e
+}
+
+// versionOf is the version that a node is to run: that of its image, or, installed, of
+// the channel that update.chk.conf names.
+func (s *Server) versionOf(n api.Node, published map[string][]string) (images.Record, error) {
+	ref, _, err := boot.ChooseImage(s.imageRef(n), published)
+	if err != nil {
+		return images.Record{}, err
+	}
+	return s.store.Resolve(ref)
+}
+
+// imageRef is what is configured for a node.
+func (s *Server) imageRef(n api.Node) string {
+	e := s.bootOf(n)
+	if e.channel != "" && n.Report != nil && n.Report.Slot != "" {
+		return e.channel
+	}
+	return e.image
 }
 
 // assign adds to nodes the versions that they are to run.
@@ -100,15 +121,13 @@ func (s *Server) assign(list []api.Node) {
 	}
 	known := map[string]string{} // by what is configured: they are few
 	for i, n := range list {
-		image := s.bootOf(n).image
-		version, ok := known[image]
+		ref := s.imageRef(n)
+		version, ok := known[ref]
 		if !ok {
-			if ref, _, err := boot.ChooseImage(image, published); err == nil {
-				if rec, err := s.store.Resolve(ref); err == nil {
-					version = rec.Ref()
-				}
+			if rec, err := s.versionOf(n, published); err == nil {
+				version = rec.Ref()
 			}
-			known[image] = version
+			known[ref] = version
 		}
 		list[i].Assigned = version
 	}

@@ -33,6 +33,7 @@ func (s *Server) httpHandler() http.Handler {
 		Orders:           s.orders,
 		Running:          s.nodes.Running,
 		Config:           s.bundle,
+		Assigned:         s.assigned,
 		TakeLog:          s.takeLog,
 		Status:           s.publicStatus,
 		Load:             s.load,

@@ -87,7 +87,7 @@ func (s *Server) outdated(ctx context.Context, boot string, revision int64) bool
 	}
 	digest := s.site.current().Bundle(s.scopeOf(n)).Digest()
 	var last sentBundle
-	if err := s.state.View(ctx, func(tx state.Tx) error { return readBundle(tx, n.Name, &last) }); err != nil {
+	if err := s.state.View(ctx, func(tx state.Tx) error { return readBundle(tx, bucketBundles, n.Name, &last) }); err != nil {
 		s.Log.Error("what a node's configuration was last cannot be read", "node", n.Name, "err", err)
 		return false
 	}

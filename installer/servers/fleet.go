@@ -5,13 +5,16 @@ package servers
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"slices"
 	"sync"
 	"time"
 
+	"slate/images"
 	"slate/installer/machine"
 	"slate/netboot/api"
 )
@@ -262,6 +265,24 @@ func (f *Fleet) PostLog(ctx context.Context, from int64, text []byte) (size int6
 // keys are the site's.
 func (f *Fleet) Config(ctx context.Context, keys []ed25519.PublicKey, limit int64) (data []byte, err error) {
 	err = f.Do(ctx, func(ctx context.Context, c Client) (err error) { data, err = c.Config(ctx, keys, limit); return err })
+	return data, err
+}
+
+// Assigned fetches what the machine is to run, as it is signed.
+func (f *Fleet) Assigned(ctx context.Context) (data []byte, err error) {
+	err = f.Do(ctx, func(ctx context.Context, c Client) (err error) { data, err = c.Assigned(ctx); return err })
+	return data, err
+}
+
+// Controller fetches the archive of the controller with a digest, and verifies it.
+func (f *Fleet) Controller(ctx context.Context, d images.Digest) (data []byte, err error) {
+	err = f.Do(ctx, func(ctx context.Context, c Client) (err error) {
+		data, err = c.Controller(ctx, d)
+		if err == nil && images.Digest(sha256.Sum256(data)) != d {
+			err = fmt.Errorf("%s sent another controller than %s", c.Server, d.Short())
+		}
+		return err
+	})
 	return data, err
 }
 

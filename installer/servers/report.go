@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"slate/images"
 	"slate/netboot/api"
 )
 
@@ -44,6 +45,20 @@ func (c Client) Post(ctx context.Context, e api.Event) error {
 func (c Client) PostFacts(ctx context.Context, f api.Facts) error {
 	a := api.Client{Base: c.Server.String(), HTTP: c.http()}
 	return a.PostFacts(ctx, c.Boot, f)
+}
+
+// Assigned fetches what the machine is to run, as it is signed.
+func (c Client) Assigned(ctx context.Context) ([]byte, error) {
+	a := api.Client{Base: c.Server.String(), HTTP: c.http()}
+	return a.Assigned(ctx, c.Boot)
+}
+
+// Controller fetches the archive of the controller with a digest.
+func (c Client) Controller(ctx context.Context, d images.Digest) ([]byte, error) {
+	h := *c.http()
+	h.Timeout = 5 * time.Minute
+	a := api.Client{Base: c.Server.String(), HTTP: &h}
+	return a.Controller(ctx, d)
 }
 
 // PostReport says how the running machine is.

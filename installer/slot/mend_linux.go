@@ -249,6 +249,15 @@ func NewSource(dir string, t *tree.Tree) *Source {
 // Tree is what the source holds.
 func (s *Source) Tree() *tree.Tree { return s.tree }
 
+// Open opens a content of the source. It may turn out to be damaged.
+func (s *Source) Open(d images.Digest) (*os.File, error) {
+	path, ok := s.files[d]
+	if !ok {
+		return nil, fs.ErrNotExist
+	}
+	return os.Open(filepath.Join(s.dir, path))
+}
+
 // Give brings those contents to the sink that it lacks and the source has, each
 // verified, and tells how many and how many bytes. What the source has wrong is left out.
 func (s *Source) Give(ctx context.Context, blobs func(func(images.Blob) bool), to transfer.Sink) (n int, bytes int64, err error) {

@@ -40,16 +40,7 @@ func (c *Client) PostFacts(ctx context.Context, boot string, f Facts) error {
 // Config fetches the signed bundle of config.d for the node of the boot, of at most
 // limit bytes.
 func (c *Client) Config(ctx context.Context, boot string, limit int64) ([]byte, error) {
-	resp, err := c.send(ctx, http.MethodGet, ConfigPath(boot), nil)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	data, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
-	if err == nil && int64(len(data)) > limit {
-		err = fmt.Errorf("the configuration has more than %d bytes", limit)
-	}
-	return data, err
+	return c.fetch(ctx, ConfigPath(boot), limit)
 }
 
 // WaitOrder waits until the appliance has an order for the machine that runs the

@@ -53,7 +53,9 @@ type Options struct {
 	// Config gives the signed bundle of config.d for the node of the boot;
 	// fs.ErrNotExist if there is no such boot.
 	Config func(ctx context.Context, boot string) ([]byte, error)
-	Status func(events bool) (api.Status, error)
+	// Assigned gives what the node of the boot is to run, signed; likewise.
+	Assigned func(ctx context.Context, boot string) ([]byte, error)
+	Status   func(events bool) (api.Status, error)
 	// Load says how much there is to do, and whether the tree is here.
 	Load func(tree images.Digest) api.Load
 	// Sign signs with the site key; "" if this appliance does not have it.
@@ -95,7 +97,8 @@ func New(o Options) http.Handler {
 	mux.HandleFunc("GET "+api.PathBoots+"{boot}/orders", h.orders)
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/report", h.running)
 	mux.HandleFunc("POST "+api.PathBoots+"{boot}/log", h.takeLog)
-	mux.HandleFunc("GET "+api.PathBoots+"{boot}/config", onlyTLS(h.config))
+	mux.HandleFunc("GET "+api.PathBoots+"{boot}/config", onlyTLS(h.signed("configuration of a node", func(r *http.Request) ([]byte, error) { return h.Config(r.Context(), r.PathValue("boot")) })))
+	mux.HandleFunc("GET "+api.PathBoots+"{boot}/version", h.signed("version of a node", func(r *http.Request) ([]byte, error) { return h.Assigned(r.Context(), r.PathValue("boot")) }))
 	mux.HandleFunc("GET "+api.PathTLS, h.pin)
 	mux.HandleFunc("GET "+api.PathStatus, serveStatus(h.Status))
 	mux.HandleFunc("GET "+api.PathLoad, h.load)
@@ -262,20 +265,23 @@ func (h *handler) event(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-func (h *handler) config(w http.ResponseWriter, r *http.Request) {
-	data, err := h.Config(r.Context(), r.PathValue("boot"))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		http.Error(w, "no such boot", http.StatusNotFound)
-		return
-	case err != nil:
-		h.Log.Error("configuration of a node", "boot", r.PathValue("boot"), "addr", remote(r), "err", err)
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
+// signed serves what the appliance signs for the node of a boot.
+func (h *handler) signed(what string, give func(*http.Request) ([]byte, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		data, err := give(r)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			http.Error(w, "no such boot", http.StatusNotFound)
+			return
+		case err != nil:
+			h.Log.Error(what, "boot", r.PathValue("boot"), "addr", remote(r), "err", err)
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		w.Header().Set("Content-Type", "application/octet-stream")
+		w.Header().Set("Cache-Control", "no-store")
+		w.Write(data)
 	}
-	w.Header().Set("Content-Type", "application/octet-stream")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Write(data)
 }
 
 func (h *handler) openError(w http.ResponseWriter, r *http.Request, err error) {

@@ -53,7 +53,7 @@ func TestConfigChangesLive(t *testing.T) {
 	// Taken back, nothing waits, and what was mounted goes unless it is in use.
 	s.conf("system/fstab.conf", "")
 	s.conf("system/etc.conf", "[[user]]\nname = \"operator\"\nuid = 1234\n")
-	s.waitGone("system/etc.conf timezone", "node", "show", name)
+	s.waitFor("slate node show", "done: unmount /mnt/fresh", "node", "show", name)
 	checkLooks(t, s, n, []look{
 		{"the mount is gone", "findmnt -no FSTYPE /mnt/fresh || echo none", "none"},
 		{"the user's key is gone", "ls /etc/ssh/slate-keys", ""},
@@ -65,26 +65,16 @@ func TestConfigChangesLive(t *testing.T) {
 // waitFor runs a slate command until it prints a text.
 func (s *site) waitFor(what, text string, words ...string) {
 	s.t.Helper()
-	s.until(words, func(out string) bool { return strings.Contains(out, text) }, what+" does not say "+text)
-}
-
-func (s *site) waitGone(text string, words ...string) {
-	s.t.Helper()
-	s.until(words, func(out string) bool { return !strings.Contains(out, text) }, "it is still said: "+text)
-}
-
-func (s *site) until(words []string, ok func(string) bool, complaint string) {
-	s.t.Helper()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	end := time.Now().Add(commandLimit)
 	for {
 		out := s.slate(words...)
-		if ok(out) {
+		if strings.Contains(out, text) {
 			return
 		}
 		if time.Now().After(end) {
-			s.t.Fatalf("slate %s: %s:\n%s", strings.Join(words, " "), complaint, out)
+			s.t.Fatalf("%s does not say %s:\n%s", what, text, out)
 		}
 		<-tick.C
 	}
