@@ -109,6 +109,8 @@ type Boot struct {
 	Mounts      []machine.Mount
 	Init        string // program in the new root
 
+	Cycles []slot.Cycle // the records of earlier starts
+
 	grant    string // the slot that gets one more try if the machine is well over the network
 	bundle   []byte // the signed configuration, if it was fetched
 	inForce  []byte // the signed configuration that holds; nil: the defaults

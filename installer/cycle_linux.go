@@ -48,6 +48,7 @@ func (b *Boot) readCycles(l *Local) []slot.Cycle {
 		last := cycles[len(cycles)-1]
 		b.Note("the last start, %d, was of system %s with %s: %s", last.Number, strings.ToUpper(last.Slot), last.Version, last.State())
 	}
+	b.Cycles = cycles
 	return cycles
 }
 

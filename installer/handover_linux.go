@@ -101,6 +101,8 @@ func (b *Boot) finish() error {
 	c.Grant = b.grant
 	c.HealthLimit = time.Duration(b.config().Update.HealthLimit) * time.Second
 	if b.installed() {
+		l := b.Local
+		c.Drive = &agent.Drive{Disk: l.Drive.GUID, Mounts: map[string]machine.Mount{"a": l.mount("a"), "b": l.mount("b")}, Running: b.System.Record, Slots: l.Slots, Cycles: b.Cycles}
 		c.Slot, c.Cycle, c.Tries, c.Last = b.System.Slot, b.Cycle.Number, b.config().Update.Tries, b.Settings.Last
 		c.Tree, c.Verify = b.System.Record.Tree.String(), b.config().Update.Verify
 	}

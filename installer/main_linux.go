@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"slate/installer/agent"
 	"slate/installer/health"
@@ -18,6 +19,7 @@ import (
 	"slate/installer/root"
 	"slate/installer/screen"
 	"slate/installer/servers"
+	"slate/installer/update"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,6 +41,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return controller(ctx, args[2:])
 	case len(args) == 2 && args[1] == agent.ProbeRole:
 		return inSystem(stderr, func() error { return health.Serve(ctx, health.Here(), os.Stdin, stdout) })
+	case len(args) == 2 && args[1] == agent.UpdateRole:
+		return inSystem(stderr, func() error { return update.Serve(ctx, os.Stdin, stdout, stderr) })
 	case len(args) == 2 && args[1] == agent.LiveRole:
 		return inSystem(stderr, func() error { return live.Serve(ctx, live.Here(), os.Stdin, stdout) })
 	case len(args) == 2 && args[1] == agent.VerifyRole:
@@ -189,12 +193,13 @@ func runAgent(ctx context.Context) int {
 		log = os.Stderr
 	}
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o644)
+	time.Now().Local().Zone() // reads the system's time zone, which cannot be seen from there
 	// Away from the root that hangs on us: nothing of it is ever touched again,
 	// and systemd sees at shut-down that we do not keep it busy.
 	err = outside(func(proc *os.Root, dir *os.File) error {
 		program := "/" + filepath.Base(agentProgram)
 		a := agent.Agent{Dir: "/", Proc: proc.FS(), Log: log, Probe: agent.Probe(program, dir), Live: agent.Apply(program, dir),
-			Verify: agent.Verifier(program)}
+			Verify: agent.Verifier(program), Fill: agent.Filler(program, dir)}
 		return a.Run(ctx)
 	})
 	if err != nil {

@@ -59,10 +59,11 @@ func (s *Server) adminHandler() http.Handler {
 		Explain: s.explain,
 		Change:  s.change,
 		Acts: map[string]func(context.Context, []string) ([]api.Done, error){
-			"forget": s.forget,
-			"wake":   s.wake,
-			"reboot": s.order(api.OrderReboot, "told to restart"),
-			"update": s.order(api.OrderUpdate, "told to update"),
+			"forget":   s.forget,
+			"wake":     s.wake,
+			"reboot":   s.order(api.OrderReboot, "told to restart"),
+			"update":   s.order(api.OrderUpdate, "told to update"),
+			"rollback": s.rollback,
 		},
 		Logs:   nodeLogs{s.logs, s.nodes.Get},
 		Status: s.adminStatus,
@@ -125,6 +126,55 @@ func (s *Server) order(do, said string) func(context.Context, []string) ([]api.D
 			return said, s.nodes.Order(n.Name, api.Order{Do: do})
 		})
 	}
+}
+
+// rollback sets the version that each node had before as its image, and has it go there.
+func (s *Server) rollback(ctx context.Context, targets []string) ([]api.Done, error) {
+	list, err := s.nodes.Select(targets...)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, len(list))
+	for i, n := range list {
+		names[i] = n.Name
+	}
+	return s.each(names, func(n api.Node) (string, error) {
+		full, err := s.nodes.Get(n.Name)
+		if err != nil {
+			return "", err
+		}
+		before := previous(full)
+		if before == "" {
+			return "", &nodes.ChangeError{Text: "no version before " + full.Runs() + " is known of it"}
+		}
+		if _, err := s.change(ctx, api.Change{Targets: api.Targets{Targets: []string{n.Name}}, Image: &before}); err != nil {
+			return "", err
+		}
+		text := "goes back to " + before + ", and stays there until: slate node set " + n.Name + " --unset image"
+		if err := s.nodes.Order(n.Name, api.Order{Do: api.OrderUpdate}); err != nil {
+			return text + "; at its next start, since it does not listen now", nil
+		}
+		return text, nil
+	})
+}
+
+// previous is the version that a node had before the one that it runs: in its other
+// slot, or else in an earlier boot.
+func previous(n api.Node) string {
+	runs := n.Runs()
+	if r := n.Report; r != nil && r.Slot != "" {
+		for _, s := range r.Slots {
+			if s.Slot != r.Slot && s.Version != "" && s.Version != runs {
+				return s.Version
+			}
+		}
+	}
+	for _, b := range n.Boots {
+		if b.Image != "" && b.Image != runs {
+			return b.Image
+		}
+	}
+	return ""
 }
 
 // wake sends each card of the nodes a magic packet.

@@ -106,7 +106,7 @@ func (s *Server) versionOf(n api.Node, published map[string][]string) (images.Re
 // imageRef is what is configured for a node.
 func (s *Server) imageRef(n api.Node) string {
 	e := s.bootOf(n)
-	if e.channel != "" && n.Report != nil && n.Report.Slot != "" {
+	if e.channel != "" && n.Set.Image == "" && n.Report != nil && n.Report.Slot != "" {
 		return e.channel
 	}
 	return e.image

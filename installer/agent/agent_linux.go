@@ -30,6 +30,7 @@ import (
 	"slate/installer/machine"
 	"slate/installer/network"
 	"slate/installer/servers"
+	"slate/installer/update"
 	"slate/netboot/api"
 	"slate/netboot/config"
 )
@@ -59,6 +60,8 @@ type Config struct {
 	Version string `json:"version,omitempty"`
 	From    string `json:"from,omitempty"`
 	Named   string `json:"named,omitempty"` // by the appliance
+
+	Drive *Drive `json:"drive,omitempty"` // of an installed machine
 
 	// Slot is the system that runs from this machine's own drive, a or b; empty: none.
 	Slot  string `json:"slot,omitempty"`
@@ -98,7 +101,12 @@ type Agent struct {
 	// Live changes the running system; nil: nobody does.
 	Live func(context.Context, live.Input) (live.Result, error)
 
-	config configState
+	// Fill fills the slot that does not run; nil: nobody does.
+	Fill func(context.Context, update.Order, func(string)) (update.Result, error)
+
+	config  configState
+	updates updates
+	spray   time.Duration
 
 	now    func() time.Time
 	extend func(context.Context, network.Lease, network.Action) (network.Lease, error)
@@ -152,6 +160,9 @@ func (a *Agent) defaults(node string) {
 	}
 	if a.look == 0 {
 		a.look = time.Second
+	}
+	if a.spray == 0 {
+		a.spray = nightSpray
 	}
 	if a.usage == nil {
 		a.usage = usage
@@ -221,12 +232,17 @@ func (a *Agent) Run(ctx context.Context) error {
 	if fleet.Usable() {
 		rep.Start(ctx, fleet)
 		tasks.Go(func() { servers.ShipLog(ctx, a.logFrom, fleet.PostLog) })
-		tasks.Go(func() { a.takeOrders(ctx, c.Named, fleet, rep.Add) })
+		tasks.Go(func() {
+			a.takeOrders(ctx, c.Named, fleet, rep.Add, func() { tasks.Go(func() { a.updateNow(ctx, c, fleet, rep.Add) }) })
+		})
 		tasks.Go(func() { a.tellReports(ctx, c, fleet.PostReport) })
+		if c.Drive != nil {
+			tasks.Go(func() { a.watchNight(ctx, c, fleet, rep.Add) })
+		}
 	}
 	if a.Live != nil { // else this is no real machine
 		tasks.Go(func() {
-			if err := a.serveSocket(ctx, a.local(c, server(fleet))); err != nil {
+			if err := a.serveSocket(ctx, a.local(c, fleet)); err != nil {
 				a.logf("%s: %v", SocketFile, err)
 			}
 		})
@@ -251,16 +267,6 @@ func (a *Agent) Run(ctx context.Context) error {
 	tasks.Wait()
 	rep.Stop(time.Second)
 	return err
-}
-
-// server gives the URL of the appliance that is spoken to.
-func server(f *servers.Fleet) func() string {
-	return func() string {
-		if u, _ := f.Known(); u != nil {
-			return u.String()
-		}
-		return ""
-	}
 }
 
 // fleet is what the agent reports to.

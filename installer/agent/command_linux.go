@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"slate/netboot/api"
 )
 
 // CommandName is the program's name for people at the machine.
@@ -21,6 +23,8 @@ const CommandName = "slate-agent"
 const usageText = `slate-agent: what runs on this machine, and its agent's work
 
   slate-agent status [--json]   version, configuration, what waits for a restart
+  slate-agent update            fetch the version that this machine is to run into the
+                                system that does not run; the next start starts it
   slate-agent log [--follow]    what was on the screen while this machine started, and
                                 what the agent has done since
 `
@@ -37,6 +41,8 @@ func Command(ctx context.Context, dir string, args []string, stdout, stderr io.W
 		io.WriteString(stdout, usageText)
 	case args[0] == "status" && known(args[1:], "--json"):
 		err = printStatus(ctx, dir, flag("--json"), stdout)
+	case args[0] == "update" && len(args) == 1:
+		err = doUpdate(ctx, dir, stdout)
 	case args[0] == "log" && known(args[1:], "--follow", "-f"):
 		err = printLog(ctx, filepath.Join(dir, LogFile), flag("--follow") || flag("-f"), stdout)
 	default:
@@ -83,6 +89,29 @@ func printStatus(ctx context.Context, dir string, asJSON bool, w io.Writer) erro
 	row("load", fmt.Sprintf("%.2f, %d MiB free", s.Load, s.Free))
 	row("agent", fmt.Sprintf("%.1f MB of memory", float64(s.Agent)/1000))
 	return nil
+}
+
+// doUpdate has a version fetched, and says meanwhile how far that is.
+func doUpdate(ctx context.Context, dir string, w io.Writer) error {
+	done := make(chan error, 1)
+	var answer bytes.Buffer
+	go func() { done <- ask(ctx, dir, "POST", pathUpdate, &answer) }()
+	said := ""
+	for {
+		select {
+		case err := <-done:
+			io.Copy(w, &answer)
+			return err
+		case <-time.After(logLook):
+		}
+		var text bytes.Buffer
+		var s LocalStatus
+		if ask(ctx, dir, "GET", pathStatus, &text) != nil || json.Unmarshal(text.Bytes(), &s) != nil || s.Update.State != api.UpdateFetching || s.Update.Text == said {
+			continue
+		}
+		said = s.Update.Text
+		fmt.Fprintf(w, "%s: %s\n", s.Update.Version, said)
+	}
 }
 
 // logLook is between two looks whether the log has grown.

@@ -40,6 +40,17 @@ type configState struct {
 	seen   int64          // revision of the last bundle that came, whatever became of it
 	now    api.ConfigReport
 	failed []live.Failed // what could not be done to the running system
+	node   *config.Node  // what holds now
+}
+
+// updateConf is what update.chk.conf says now.
+func (a *Agent) updateConf() config.UpdateCheck {
+	a.config.mu.Lock()
+	defer a.config.mu.Unlock()
+	if a.config.node == nil {
+		return config.Defaults().Update
+	}
+	return a.config.node.Update
 }
 
 // loadConfig reads what the system was started with.
@@ -53,6 +64,7 @@ func (a *Agent) loadConfig(from string) {
 		var b config.Bundle
 		if b, err = a.openBundle(data); err == nil {
 			s.boot, s.last, s.seen = &b, data, b.Revision
+			s.node, err = b.Config()
 			s.now.Revision = b.Revision
 		}
 	}
@@ -140,7 +152,7 @@ func (a *Agent) reconfigure(ctx context.Context, node string, fetch func(context
 	if err != nil {
 		return "", fmt.Errorf("the new configuration, revision %d, was not applied: %w", b.Revision, err)
 	}
-	s.last = data
+	s.last, s.node = data, c.Config
 	s.failed = remember(s.failed, r)
 	s.now = api.ConfigReport{Revision: b.Revision, From: conf.FromAppliance, Waits: r.Waits}
 	for _, f := range s.failed {

@@ -36,7 +36,7 @@ type commander interface {
 
 // takeOrders asks the appliance for orders, one question after the other, until
 // ctx ends. That it asks tells the appliance that the machine runs.
-func (a *Agent) takeOrders(ctx context.Context, node string, from commander, tell func(api.Event)) {
+func (a *Agent) takeOrders(ctx context.Context, node string, from commander, tell func(api.Event), updating func()) {
 	pause := orderPause
 	for ctx.Err() == nil {
 		began := time.Now()
@@ -44,7 +44,7 @@ func (a *Agent) takeOrders(ctx context.Context, node string, from commander, tel
 		if err == nil && o.Do == api.OrderConfig {
 			err = a.takeConfig(ctx, node, from, tell)
 		} else if err == nil {
-			a.obey(o, tell)
+			a.obey(o, tell, updating)
 		}
 		if err == nil {
 			pause = orderPause
@@ -81,7 +81,9 @@ func (a *Agent) takeConfig(ctx context.Context, node string, from commander, tel
 	return err
 }
 
-func (a *Agent) obey(o api.Order, tell func(api.Event)) {
+// obey carries out an order. updating, if it is not nil, brings a machine with a drive of
+// its own to its version; it does not wait.
+func (a *Agent) obey(o api.Order, tell func(api.Event), updating func()) {
 	note := func(format string, args ...any) {
 		text := fmt.Sprintf(format, args...)
 		a.logf("%s", text)
@@ -89,7 +91,13 @@ func (a *Agent) obey(o api.Order, tell func(api.Event)) {
 	}
 	switch o.Do {
 	case "": // none came for a while
-	case api.OrderReboot, api.OrderUpdate: // a machine without a disk gets its version at the start
+	case api.OrderUpdate:
+		if updating != nil {
+			updating()
+			return
+		}
+		fallthrough
+	case api.OrderReboot: // a machine without a disk gets its version at the start
 		note("told to %s", map[string]string{api.OrderReboot: "restart", api.OrderUpdate: "update: restarting"}[o.Do])
 		if err := a.restart(); err != nil {
 			note("cannot restart: %v", err)

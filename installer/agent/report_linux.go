@@ -30,6 +30,7 @@ func (a *Agent) report(c Config) api.Report {
 	}
 	r.Free = procKiB(a.Proc, "meminfo", "MemAvailable:") >> 10
 	r.Agent = procKiB(a.Proc, "self/status", "VmRSS:")
+	a.reportSlots(c, &r)
 	return r
 }
 

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"slate/installer/servers"
 	"slate/netboot/api"
 )
 
@@ -23,6 +24,7 @@ const SocketFile = "agent.sock"
 // Paths of the socket.
 const (
 	pathStatus = "/status" // GET: LocalStatus
+	pathUpdate = "/update" // POST: fetch the version that is assigned; answers in words when it is done
 )
 
 // LocalStatus is what the agent says to somebody at the machine.
@@ -55,13 +57,29 @@ func (a *Agent) serveSocket(ctx context.Context, h http.Handler) error {
 }
 
 // local is what the socket answers.
-func (a *Agent) local(c Config, server func() string) http.Handler {
+func (a *Agent) local(c Config, fleet *servers.Fleet) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+pathStatus, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(LocalStatus{Node: c.Node, Server: server(), Report: a.report(c)})
+		json.NewEncoder(w).Encode(LocalStatus{Node: c.Node, Server: server(fleet), Report: a.report(c)})
+	})
+	mux.HandleFunc("POST "+pathUpdate, func(w http.ResponseWriter, r *http.Request) {
+		text, _, err := a.update(context.WithoutCancel(r.Context()), c, fleet, a.updateConf(), true)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		fmt.Fprintln(w, text)
 	})
 	return mux
+}
+
+// server gives the URL of the appliance that is spoken to.
+func server(f *servers.Fleet) string {
+	if u, _ := f.Known(); u != nil {
+		return u.String()
+	}
+	return ""
 }
 
 // ask sends a request to the agent of this machine.

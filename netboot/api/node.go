@@ -32,6 +32,18 @@ type Node struct {
 	Assigned string    `json:"assigned,omitempty"`
 }
 
+// Runs is the version that the node runs, or was sent last: what its agent says goes
+// before what the appliance knows of the start.
+func (n Node) Runs() string {
+	switch {
+	case len(n.Boots) == 0:
+		return ""
+	case n.Report != nil && n.Report.Version != "" && n.Report.Time.After(n.Boots[0].Started):
+		return n.Report.Version
+	}
+	return n.Boots[0].Image
+}
+
 // Set is what the admin set for one node. Empty fields leave the matter to config.d.
 type Set struct {
 	Image   string   `json:"image,omitempty"`

@@ -19,17 +19,18 @@ import (
 )
 
 type nodeCmd struct {
-	List    nodeListCmd    `cmd:"" help:"List nodes and how they are."`
-	Show    nodeShowCmd    `cmd:"" help:"Show what is known of a node: identity, hardware, settings, and all its boots."`
-	Logs    nodeLogsCmd    `cmd:"" help:"Print what a node wrote while it started."`
-	Explain nodeExplainCmd `cmd:"" help:"Say what a node would boot now, and why."`
-	Set     nodeSetCmd     `cmd:"" help:"Set what nodes boot, and how."`
-	Install nodeInstallCmd `cmd:"" help:"Have nodes installed on their own drives at their next start."`
-	Group   nodeGroupCmd   `cmd:"" help:"Put nodes into groups, or take them out."`
-	Wake    nodeWakeCmd    `cmd:"" help:"Switch nodes on, by Wake-on-LAN."`
-	Reboot  nodeRebootCmd  `cmd:"" help:"Restart nodes that run."`
-	Update  nodeUpdateCmd  `cmd:"" help:"Bring nodes to the version that they are to run now, a few at a time."`
-	Forget  nodeForgetCmd  `cmd:"" help:"Remove nodes and all that is known of them."`
+	List     nodeListCmd     `cmd:"" help:"List nodes and how they are."`
+	Show     nodeShowCmd     `cmd:"" help:"Show what is known of a node: identity, hardware, settings, and all its boots."`
+	Logs     nodeLogsCmd     `cmd:"" help:"Print what a node wrote while it started."`
+	Explain  nodeExplainCmd  `cmd:"" help:"Say what a node would boot now, and why."`
+	Set      nodeSetCmd      `cmd:"" help:"Set what nodes boot, and how."`
+	Install  nodeInstallCmd  `cmd:"" help:"Have nodes installed on their own drives at their next start."`
+	Group    nodeGroupCmd    `cmd:"" help:"Put nodes into groups, or take them out."`
+	Wake     nodeWakeCmd     `cmd:"" help:"Switch nodes on, by Wake-on-LAN."`
+	Reboot   nodeRebootCmd   `cmd:"" help:"Restart nodes that run."`
+	Update   nodeUpdateCmd   `cmd:"" help:"Bring nodes to the version that they are to run now, a few at a time."`
+	Rollback nodeRollbackCmd `cmd:"" help:"Bring nodes back to the version that they had before."`
+	Forget   nodeForgetCmd   `cmd:"" help:"Remove nodes and all that is known of them."`
 }
 
 // nodeTargets are the nodes a verb is about.
@@ -150,7 +151,7 @@ func printNode(w io.Writer, n api.Node, p palette) {
 	}
 	fmt.Fprintln(w, n.Name)
 	row("state", describe(n, time.Now(), p))
-	row("runs", runs(n))
+	row("runs", n.Runs())
 	row("assigned", n.Assigned)
 	if r := n.Report; r != nil {
 		row("reported", r.Time.Local().Format(time.DateTime)+fmt.Sprintf(", load %.2f, %d MiB free, agent %.1f MB", r.Load, r.Free, float64(r.Agent)/1000))
@@ -357,6 +358,24 @@ does. A node whose agent does not listen is named, and the others are restarted.
 func (c *nodeRebootCmd) Run(ctx context.Context, a *app) error {
 	return a.act(ctx, c.JSON, func(ctx context.Context, client *api.Client) ([]api.Done, error) {
 		return client.Act(ctx, "reboot", c.Nodes...)
+	})
+}
+
+type nodeRollbackCmd struct{ nodeTargets }
+
+// Help is shown by slate node rollback --help.
+func (nodeRollbackCmd) Help() string {
+	return `Sets for each node the version that it had before as its image, and has it go there: an
+installed node starts the other system of its drive, a diskless one restarts. It stays
+there, whatever its channel does, until: slate node set NODE --unset image
+
+To bring a whole channel back: slate image rollback, and then slate node update.`
+}
+
+// Run brings nodes back.
+func (c *nodeRollbackCmd) Run(ctx context.Context, a *app) error {
+	return a.act(ctx, c.JSON, func(ctx context.Context, client *api.Client) ([]api.Done, error) {
+		return client.Act(ctx, "rollback", c.Nodes...)
 	})
 }
 

@@ -24,11 +24,12 @@ type nodeUpdateCmd struct {
 // Help is shown by slate node update --help.
 func (nodeUpdateCmd) Help() string {
 	return `Brings running nodes to the version that they are to run now: slate image publish moves a
-channel, this makes the room follow. Each node restarts; it is done when its start-up is
-healthy with that version. No further node is begun once one has failed, and the exit
+channel, this makes the room follow. A diskless node restarts. An installed one fetches
+what it lacks while it runs, and then restarts into it; if that does not become healthy
+it goes back by itself. A node is done when its start-up is healthy with that version. No further node is begun once one has failed, and the exit
 status is 1 then. Ctrl-C begins no further node; those under way go on by themselves.
 
-Nodes that are off get their version when they start.`
+Nodes that are off get their version when they start: installed ones as update.chk.conf says.`
 }
 
 // lookPause is between two looks at the nodes of a roll-out.
@@ -50,11 +51,7 @@ func (c *nodeUpdateCmd) Run(ctx context.Context, a *app) error {
 	}
 	want := map[string]string{}
 	for _, n := range seen {
-		e, err := client.Explain(ctx, n.Name)
-		if err != nil {
-			return adminHint(err)
-		}
-		want[n.Name] = e.Version
+		want[n.Name] = n.Assigned
 	}
 	r := rollout.New(rollout.Plan{Canary: c.Canary, AtOnce: c.AtOnce, Limit: c.Limit}, seen, want)
 	show := c.reporter(a)

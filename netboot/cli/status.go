@@ -137,17 +137,9 @@ func printStatus(w io.Writer, st api.Status, now time.Time, p palette) {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "NODE\tVERSION\tASSIGNED\tADDRESS\tSTATE")
 	for _, n := range st.Nodes {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", n.Name, dash(runs(n)), dash(n.Assigned), dash(n.Address), describe(n, now, p))
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\n", n.Name, dash(n.Runs()), dash(n.Assigned), dash(n.Address), describe(n, now, p))
 	}
 	tw.Flush()
-}
-
-// runs is the version that a node runs, or was sent last.
-func runs(n api.Node) string {
-	if len(n.Boots) == 0 {
-		return ""
-	}
-	return n.Boots[0].Image
 }
 
 // counts says how many nodes are in which state.

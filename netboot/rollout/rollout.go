@@ -61,7 +61,7 @@ func New(p Plan, nodes []api.Node, want map[string]string) *Rollout {
 			e.State, e.Text = Skipped, "there is nothing for it to run: see slate node explain "+n.Name
 		case n.Progress == nil || n.Progress.Condition == api.Off || n.Progress.Condition == api.Ignored:
 			e.State, e.Text = Skipped, "is not running; it gets "+e.Want+" when it starts"
-		case running(n) == e.Want && well(n):
+		case n.Runs() == e.Want && well(n):
 			e.State, e.Text = Skipped, "runs "+e.Want+" already"
 		}
 		r.Nodes = append(r.Nodes, e)
@@ -151,20 +151,23 @@ func (n *Node) judge(took, limit time.Duration, seen api.Node) {
 	switch {
 	case fresh && seen.Boots[0].Last.State == api.StateFailed:
 		n.State, n.Text = Failed, fmt.Sprintf("step %s: %s", seen.Boots[0].Last.Step, seen.Boots[0].Last.Text)
-	case fresh && well(seen) && running(seen) == n.Want:
+	case fresh && well(seen) && seen.Runs() == n.Want:
 		n.State, n.Text = Done, fmt.Sprintf("runs %s, well after %v", n.Want, took.Round(time.Second))
 	case fresh && well(seen):
-		n.State, n.Text = Failed, "came up with "+running(seen)
+		n.State, n.Text = Failed, "came up with "+seen.Runs()+why(seen)
+	case !fresh && seen.Report != nil && seen.Report.Time.After(n.since) && seen.Report.Update.State == api.UpdateFailed:
+		n.State, n.Text = Failed, seen.Report.Update.Text
 	case took > limit:
 		n.State, n.Text = Failed, fmt.Sprintf("is not well %v after it was told", limit)
 	}
 }
 
-func running(n api.Node) string {
-	if len(n.Boots) == 0 {
+// why is what the node says of a version that it did not stay with.
+func why(n api.Node) string {
+	if n.Report == nil || n.Report.Failure == "" {
 		return ""
 	}
-	return n.Boots[0].Image
+	return ": " + n.Report.Failure
 }
 
 // well tells whether the node's newest start-up is healthy.
