@@ -269,6 +269,11 @@ func (a *args) disks(c Config, order map[string]int) error {
 		if !ok {
 			return fmt.Errorf("disk %d (%s): no such disk on bus %q", i, d.File, bus)
 		}
+		if d.Record != "" && bus == "virtio" {
+			// A merged request can have as many parts as the host takes in one call; with
+			// what the record adds it would fail.
+			dev += ",request-merging=off"
+		}
 		serial := d.Serial
 		if serial == "" {
 			serial = id

@@ -27,10 +27,10 @@ func TestArgs(t *testing.T) {
 		{"uefi-secure", qemu.Config{Name: "s", Firmware: qemu.UEFISecure, VarsFile: "/lab/s.fd", Clock: time.Date(2016, 2, 29, 23, 59, 0, 0, time.UTC)}},
 		{"uefi-arm64", qemu.Config{Name: "a", Firmware: qemu.UEFIARM64, VarsFile: "/lab/a.fd", NICs: []qemu.NIC{{MAC: mac}}}},
 		{"disks", qemu.Config{Name: "d", Boot: []string{"disk2", "net"}, NICs: []qemu.NIC{{MAC: mac}}, Disks: []qemu.Disk{
-			{File: "/lab/a,b.qcow2", Format: "qcow2", Serial: "WD-1"},
+			{File: "/lab/a,b.qcow2", Format: "qcow2", Serial: "WD-1", Record: "/lab/a.log"},
 			{File: "/lab/c.raw", Bus: "sata", ReadOnly: true},
 			{File: "/lab/d.raw", Bus: "nvme", Faults: []qemu.Fault{{Event: "write_aio", Errno: 5, Sector: &sector, Once: true}}},
-			{File: "/lab/e.raw", Bus: "usb", Record: "/lab/e.log"}, {File: "/lab/f.raw", Bus: "usb"},
+			{File: "/lab/e.raw", Bus: "usb"}, {File: "/lab/f.raw", Bus: "usb"},
 			{File: "/lab/g.iso", Bus: "scsi", CDROM: true}, {Dir: "/lab/esp"}}}},
 		{"kernel", qemu.Config{Name: "k", Kernel: "/boot/k", Initrd: "/boot/i", Append: "console=ttyS0 a=b,c", Extra: []string{"-no-reboot"}}},
 	} {
