@@ -32,7 +32,7 @@ func TestInMemory(t *testing.T) {
 	if err := f.Sync(); err != nil {
 		t.Fatal(err)
 	}
-		if err := unix.Fadvise(b.fd, 8<<20, 16<<20, unix.FADV_DONTNEED); err != nil {
+	if err := unix.Fadvise(b.fd, 8<<20, 16<<20, unix.FADV_DONTNEED); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
