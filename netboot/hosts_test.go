@@ -5,11 +5,13 @@ package netboot_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -224,5 +226,52 @@ func TestSecondInterface(t *testing.T) {
 	})
 	if err != nil || !strings.Contains(script, "slate.server=http://10.78.0.1:8070 ") || !strings.Contains(script, "slate.nfs=10.78.0.1:2049:") {
 		t.Errorf("boot script: %v\n%s", err, script)
+	}
+}
+
+// Beside another DHCP server the appliance does not know a machine's address: what the
+// machine loads by HTTP is in its timeline all the same.
+func TestLoaderByHTTPBesideAnotherServer(t *testing.T) {
+	s := newAppliance(t)
+	s.Settings.DHCP.Mode = netboot.DHCPProxy
+	start(t, s)
+	m := newMachine(t, "lab0", "port0")
+	err := m.Do(func() error {
+		c, err := nclient4.New("eth0", nclient4.WithTimeout(time.Second), nclient4.WithRetry(5))
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.DiscoverOffer(t.Context(), dhcpv4.WithOption(dhcpv4.OptClassIdentifier("HTTPClient:Arch:00016:UNDI:003016")),
+			dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionClientSystemArchitectureType, []byte{0, 16})))
+		return err
+	})
+	if err == nil {
+		err = m.Address("eth0", netip.MustParsePrefix("10.77.0.50/24"))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	web := http.Client{Transport: &http.Transport{DialContext: m.DialContext}}
+	resp, err := web.Get("http://" + labAddr + ":8070/loader/snponly.efi")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	for deadline := time.Now().Add(10 * time.Second); ; { // it is told once the last byte is sent
+		st, err := (&api.Client{Base: "http://" + labAddr + ":8070"}).Status(t.Context())
+		if err != nil || len(st.Nodes) != 1 || len(st.Nodes[0].Boots) != 1 {
+			t.Fatalf("nodes = %+v, %v", st.Nodes, err)
+		}
+		events := st.Nodes[0].Boots[0].Events
+		if slices.ContainsFunc(events, func(e api.Event) bool { return e.Step == api.StepLoader && e.State == api.StateDone }) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the timeline lacks the loader: %+v", events)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"strings"
 	"time"
@@ -67,7 +68,11 @@ func (s *Server) script(_ context.Context, q httpd.ScriptQuery) ([]byte, error) 
 
 // loaded puts a loader's download by UEFI HTTP boot into the machine's timeline.
 func (s *Server) loaded(name, addr string, size int64, took time.Duration) {
-	s.nodes.ByAddress(addr, api.Event{Step: api.StepLoader, State: api.StateDone,
+	a, err := netip.ParseAddr(addr)
+	if err != nil {
+		return
+	}
+	s.loaderStep(a.Unmap(), api.Event{Step: api.StepLoader, State: api.StateDone,
 		Text: fmt.Sprintf("%s: %d KB by HTTP in %.2f s", name, size/1000, took.Seconds())})
 }
 

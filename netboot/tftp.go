@@ -40,15 +40,17 @@ func (s *Server) tftpEvent(ev tftp.Event) {
 		e.State = api.StateFailed
 		e.Text += ": " + ev.Reason
 	}
-	s.tftpReport(ev.Client.Addr().Unmap(), e)
+	s.loaderStep(ev.Client.Addr().Unmap(), e)
 	if ev.Name == boot.LoaderGRUB && ev.Kind == tftp.Done {
 		if why := grubAstray(s.Settings.DHCP.Mode, s.rivals.list(), s.networks); why != "" {
-			s.tftpReport(ev.Client.Addr().Unmap(), api.Event{Step: api.StepLoader, State: api.StateNote, Text: why})
+			s.loaderStep(ev.Client.Addr().Unmap(), api.Event{Step: api.StepLoader, State: api.StateNote, Text: why})
 		}
 	}
 }
 
-func (s *Server) tftpReport(addr netip.Addr, e api.Event) {
+// loaderStep puts what the firmware or a loader did into the timeline of the machine,
+// whose address another server may have given it.
+func (s *Server) loaderStep(addr netip.Addr, e api.Event) {
 	if mac := macOf(addr); mac != "" {
 		if e.Step == api.StepKernel && e.State == api.StateDone {
 			s.queue.left(mac)
