@@ -133,7 +133,7 @@ func write(t testing.TB, in []byte, b *bytes.Buffer, w io.WriteCloser, err error
 }
 
 func TestEveryEncoder(t *testing.T) {
-	text := content(500_000)
+	text := content(200_000)
 	for _, e := range encoders {
 		t.Run(e.name, func(t *testing.T) {
 			for _, n := range []int{0, 1, 2, 3, 300, 33_000, len(text)} {
