@@ -138,6 +138,58 @@ func recoverOn(t *testing.T, fs string) {
 	x.boot(0, "a", slot.Trial, slot.Damaged)
 	x.live(true)
 	x.boot(0, "a", slot.Good, slot.Damaged)
+	x.cuts(config.DamagedClone)
+	x.cuts(config.DamagedSync)
+}
+
+// cuts breaks copying and mending off after ever more steps. Whatever is left, the next
+// start has a system, and never takes for whole what is not.
+func (x *box) cuts(damaged string) {
+	x.t.Helper()
+	x.conf.Update.Damaged, x.conf.Update.Verify.At = damaged, config.VerifyWeekly
+	n := 0
+	for broken := true; broken; n += 2 {
+		x.in("b", func(b string) {
+			x.sh("find %s -mindepth 1 -maxdepth 1 -exec rm -r {} +; tar xf %s/meta -C %[1]s", b, x.root)
+		})
+		x.env(func(e *bootpart.Env) { e.Slot = "b"; delete(e.Trial, "b") })
+		ctx := &cutContext{Context: x.t.Context(), left: n}
+		bt := x.controller("a")
+		if err := bt.openSlots(x.drive, []ed25519.PublicKey{x.key}); err != nil {
+			x.t.Fatal(err)
+		}
+		bt.runLocal(ctx)
+		broken = ctx.left < 0
+		x.in("b", func(b string) { // what was not written through is lost
+			if rec, err := slot.Read(b, []ed25519.PublicKey{x.key}); err == nil && x.readEnv().Trial["b"] != "" {
+				if err := slot.Verify(x.t.Context(), b, x.tree, nil); err != nil {
+					x.t.Fatalf("%s, broken off after %d steps: %s is on trial, but %v", damaged, n, rec.Ref(), err)
+				}
+			}
+		})
+		if x.bootAny(); x.last.System.Slot == "b" {
+			x.verify("b")
+		} else if st := x.last.Local.Slots["b"]; st.State != slot.Incomplete {
+			x.t.Fatalf("%s, broken off after %d steps: system A is started, though B is %s", damaged, n, describe(st))
+		}
+	}
+	x.t.Logf("%s: broken off %d times", damaged, n/2)
+	if n < 10 {
+		x.t.Errorf("%s was broken off %d times only", damaged, n/2)
+	}
+}
+
+// cutContext ends after it was asked so many times.
+type cutContext struct {
+	context.Context
+	left int
+}
+
+func (c *cutContext) Err() error {
+	if c.left--; c.left < 0 {
+		return context.Canceled
+	}
+	return nil
 }
 
 func newBox(t *testing.T, fs string) *box {
@@ -311,13 +363,16 @@ func (x *box) boot(asks int, want string, a, b slot.State) {
 		started = slot.Other(started)
 	}
 	x.env(func(e *bootpart.Env) { e.Tries[started] = max(e.Tries[started]-1, 1) }) // the tries are not what is tried here
-	bt := &Boot{Root: x.root, Settings: machine.Settings{Slot: started}, Reporter: servers.NewReporter(), Fleet: servers.NewFleet(nil, ""), Config: x.conf}
+	bt := x.controller(started)
 	x.last = bt
 	if err := bt.openSlots(x.drive, []ed25519.PublicKey{x.key}); err != nil {
 		x.t.Log(err)
 	}
 	done, why := bt.runLocal(x.t.Context())
 	x.t.Logf("a start\n%s", bt.Log())
+	if want == "any" && done {
+		return
+	}
 	if done != (asks == 0) || asks > 0 && why == "" {
 		x.t.Fatalf("runLocal = %v, %q", done, why)
 	}
@@ -332,6 +387,13 @@ func (x *box) boot(asks int, want string, a, b slot.State) {
 			x.t.Errorf("%s is still mounted", dir)
 		}
 	}
+}
+
+// bootAny starts the machine, and wants any of its systems.
+func (x *box) bootAny() { x.t.Helper(); x.boot(0, "any", "", "") }
+
+func (x *box) controller(started string) *Boot {
+	return &Boot{Root: x.root, Settings: machine.Settings{Slot: started}, Reporter: servers.NewReporter(), Fleet: servers.NewFleet(nil, ""), Config: x.conf}
 }
 
 // live is the cycle that follows the last start.
