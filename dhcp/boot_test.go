@@ -198,6 +198,10 @@ func TestProxyKnowsItsPlace(t *testing.T) {
 		})
 	}
 	r := proxyRoom(t, booter{site})
+	r.send(message(dhcpv4.MessageTypeRequest, map[uint8]string{50: ip("10.0.0.77"), 54: ip("10.0.0.9"), 60: uefiClass}), dhcp.How{})
+	if got := r.events[len(r.events)-1].Addr; got != addr("10.0.0.77") {
+		t.Errorf("it takes the address %v, want the one that it asks the server for", got)
+	}
 	r.link.Address = netip.Addr{}
 	r.want(r.send(discover(pxe), dhcp.How{}), none, "")
 	if got := r.lastReason(); !strings.Contains(got, "lan0 has no address") {

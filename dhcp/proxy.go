@@ -115,8 +115,14 @@ func (x *proxyExchange) answer(t dhcpv4.MessageType, from answerAs) {
 	x.event(EventProxy, boot, boot.Reason)
 }
 
+// event tells the timeline what happened. A client that takes an address of another
+// server names it.
 func (x *proxyExchange) event(kind Kind, boot Boot, reason string) {
-	x.out.event(Event{Time: time.Now(), Kind: kind, Interface: x.link.Name(), Client: x.client, Addr: x.client.IP, Boot: boot, Reason: reason})
+	addr := x.client.IP
+	if a := addrOf(x.packet.RequestedIPAddress()); a.IsValid() && kind == EventRequest {
+		addr = a
+	}
+	x.out.event(Event{Time: time.Now(), Kind: kind, Interface: x.link.Name(), Client: x.client, Addr: addr, Boot: boot, Reason: reason})
 }
 
 func (x *proxyExchange) silence(format string, args ...any) {

@@ -112,6 +112,10 @@ func (s *Server) dhcpEvent(ev dhcp.Event) {
 		}
 		return
 	}
+	if ev.Kind == dhcp.EventRequest && s.Settings.DHCP.Mode == DHCPProxy && ev.Addr.IsValid() {
+		s.nodes.Moved(mac, ev.Addr.String()) // of the network's server: behind a relay there is no other way to know it
+		return
+	}
 	e := api.Event{Step: api.StepDHCP}
 	if c.IPXE {
 		s.ipxeSeen.Store(mac, time.Now())

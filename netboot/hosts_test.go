@@ -261,17 +261,40 @@ func TestLoaderByHTTPBesideAnotherServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	for deadline := time.Now().Add(10 * time.Second); ; { // it is told once the last byte is sent
+	waitForNode(t, "has its loader", func(n api.Node) bool {
+		return len(n.Boots) == 1 && slices.ContainsFunc(n.Boots[0].Events, func(e api.Event) bool { return e.Step == api.StepLoader && e.State == api.StateDone })
+	})
+
+	// It takes the address that the network's server offers.
+	request, err := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithHwAddr(m.mac),
+		dhcpv4.WithOption(dhcpv4.OptClassIdentifier("HTTPClient:Arch:00016:UNDI:003016")),
+		dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IPv4(10, 77, 0, 60))), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(10, 77, 0, 254))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := m.ListenPacket("udp4", "10.77.0.50:68")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.WriteTo(request.ToBytes(), &net.UDPAddr{IP: net.ParseIP(labAddr), Port: 67}); err != nil {
+		t.Fatal(err)
+	}
+	waitForNode(t, "has the address 10.77.0.60", func(n api.Node) bool { return n.Address == "10.77.0.60" })
+}
+
+// waitForNode waits until the only node is so.
+func waitForNode(t *testing.T, what string, is func(api.Node) bool) api.Node {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; {
 		st, err := (&api.Client{Base: "http://" + labAddr + ":8070"}).Status(t.Context())
-		if err != nil || len(st.Nodes) != 1 || len(st.Nodes[0].Boots) != 1 {
+		if err != nil || len(st.Nodes) != 1 {
 			t.Fatalf("nodes = %+v, %v", st.Nodes, err)
 		}
-		events := st.Nodes[0].Boots[0].Events
-		if slices.ContainsFunc(events, func(e api.Event) bool { return e.Step == api.StepLoader && e.State == api.StateDone }) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the timeline lacks the loader: %+v", events)
+		if n := st.Nodes[0]; is(n) {
+			return n
+		} else if time.Now().After(deadline) {
+			t.Fatalf("not so: it %s: %+v", what, n)
 		}
 	}
 }
