@@ -4,16 +4,17 @@
 # Makes the two root trees that "make bench" updates between:
 #   benchtrees.sh DIR   makes DIR/old and DIR/new, if they are not there
 # Old is Debian's last point release. New has the packages that were mended
-# since (but for the kernel, whose modules would hide all else), three more, and
-# an initrd made anew, as initramfs-tools does it.
+# since (but for the kernel, whose modules would hide all else) and three more with
+# what they need, unpacked over a copy, and an initrd made anew, as initramfs-tools
+# does it. No script of a package runs for it: they take the longest.
 #
 # A tree that is there is not made again, so it can be interrupted. What stands
-# still for too long is stopped and begun anew, SLATE_BENCH_TRIES times.
+# still for too long is stopped.
 set -eu
 
 dir=$1
 mirror=${SLATE_BENCH_MIRROR:-http://deb.debian.org/debian}
-limit=${SLATE_BENCH_LIMIT:-20m} tries=${SLATE_BENCH_TRIES:-3}
+limit=${SLATE_BENCH_LIMIT:-40m}
 mkdir -p "$dir"
 
 # With processes and mounts of its own, nothing of a run that is killed is left
@@ -36,36 +37,53 @@ ln -s /proc/self/fd "$dir/dev/fd"
 mount --move "$dir/dev" /dev
 rmdir "$dir/dev"
 
-# make NAME PACKAGES SOURCE... unpacks a Debian into $dir/NAME.part.
-make() {
-	name=$1 packages=$2
-	shift 2
-	rm -rf --one-file-system "$dir/$name.part"
-	# INITRD=No: update-initramfs would be called twice, and does not return for half
-	# an hour when others keep the disk busy, as it waits until all is written.
+make_old() {
 	SOURCE_DATE_EPOCH=1700000000 DEBIAN_FRONTEND=noninteractive INITRD=No timeout --kill-after=10s "$limit" \
 		mmdebstrap --mode=root --format=directory --variant=minbase \
-		--include="linux-image-amd64,systemd-sysv,udev,dbus,openssh-server,iproute2,kmod,ca-certificates,initramfs-tools,cpio$packages" \
+		--include="linux-image-amd64,systemd-sysv,udev,dbus,openssh-server,iproute2,kmod,ca-certificates,initramfs-tools,cpio" \
 		--aptopt='APT::Install-Recommends "false"' --aptopt='Acquire::Languages "none"' \
 		--aptopt='Acquire::http::Timeout "60"' --aptopt='Acquire::Retries "5"' \
-		--setup-hook='printf "Package: linux-image-amd64\nPin: release l=Debian\nPin-Priority: 1001\n" >"$1/etc/apt/preferences.d/kernel"' \
-		--customize-hook='v=$(ls "$1/lib/modules") && chroot "$1" mkinitramfs -o "/boot/initrd.img-$v" "$v"' \
 		--customize-hook='rm -f "$1"/etc/ssh/ssh_host_*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt=force-unsafe-io \
-		bookworm "$dir/$name.part" "$@" </dev/null
+		bookworm "$1" "deb $mirror bookworm main" </dev/null
+	initrd "$1"
 }
 
-# tree does so until it succeeds, and gives the tree its name.
+# initrd makes an initrd in a tree. update-initramfs would wait until all that
+# others write to the disk is there, too.
+initrd() {
+	v=$(ls "$1/lib/modules")
+	SOURCE_DATE_EPOCH=1700000000 timeout --kill-after=10s "$limit" chroot "$1" mkinitramfs -o "/boot/initrd.img-$v" "$v"
+}
+
+make_new() {
+	cp -a "$dir/old" "$1"
+	printf 'deb %s\n' "$mirror bookworm main" "$mirror bookworm-updates main" "${mirror}-security bookworm-security main" >"$1/etc/apt/sources.list"
+	apt="timeout --kill-after=10s $limit apt-get -qq -y -o Dir=$1 -o Dir::State::status=$1/var/lib/dpkg/status -o APT::Sandbox::User=root
+		-o APT::Install-Recommends=false -o Acquire::Languages=none -o Acquire::http::Timeout=60 -o Acquire::Retries=5"
+	$apt update
+	$apt --download-only dist-upgrade linux-image-amd64-
+	$apt --download-only install python3 vim rsyslog
+	for deb in "$1"/var/cache/apt/archives/*.deb; do
+		name=$(dpkg-deb -f "$deb" Package)
+		case $name in linux-*) continue ;; esac
+		# What the old version had and the new one has not is gone.
+		for list in "$1/var/lib/dpkg/info/$name.list" "$1/var/lib/dpkg/info/$name:amd64.list"; do
+			[ ! -f "$list" ] || (cd "$1" && sed 's,^/,./,' "$list" | while read -r f; do [ -d "$f" ] || rm -f "$f"; done)
+		done
+		dpkg-deb --fsys-tarfile "$deb" | tar -x -p --keep-directory-symlink -C "$1" # /lib is a link to usr/lib
+		rm "$deb"
+	done
+	rm -rf "$1"/usr/share/man/* "$1"/var/lib/apt/lists/* "$1"/var/cache/apt/*
+	initrd "$1"
+}
+
+# tree makes one and gives it its name.
 tree() {
 	[ ! -d "$dir/$1" ] || return 0
-	try=1
-	until make "$@"; do
-		[ "$try" -lt "$tries" ] || { echo "benchtrees.sh: $dir/$1 could not be made in $tries tries of $limit" >&2; exit 1; }
-		try=$((try + 1))
-		echo "benchtrees.sh: $dir/$1: try $try" >&2
-	done
+	rm -rf --one-file-system "$dir/$1.part"
+	"make_$1" "$dir/$1.part"
 	mv "$dir/$1.part" "$dir/$1"
 }
 
-main="deb $mirror bookworm main"
-tree old "" "$main"
-tree new ",python3,vim,rsyslog" "$main" "deb $mirror bookworm-updates main" "deb ${mirror}-security bookworm-security main"
+tree old
+tree new
