@@ -5,8 +5,8 @@
 #   benchtrees.sh DIR   makes DIR/old and DIR/new, if they are not there
 # Old is Debian's last point release. New has the packages that were mended
 # since (but for the kernel, whose modules would hide all else) and three more with
-# what they need, unpacked over a copy, and an initrd made anew, as initramfs-tools
-# does it. No script of a package runs for it: they take the longest.
+# what they need, unpacked over a copy, and an initrd with what was mended, packed as
+# initramfs-tools does it. No script of a package runs for it: they take the longest.
 #
 # A tree that is there is not made again, so it can be interrupted. What stands
 # still for too long is stopped.
@@ -45,14 +45,26 @@ make_old() {
 		--aptopt='Acquire::http::Timeout "60"' --aptopt='Acquire::Retries "5"' \
 		--customize-hook='rm -f "$1"/etc/ssh/ssh_host_*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt=force-unsafe-io \
 		bookworm "$1" "deb $mirror bookworm main" </dev/null
-	initrd "$1"
+	# update-initramfs would wait until all that others write to the disk is there, too.
+	v=$(ls "$1/lib/modules")
+	mount -t proc proc "$1/proc"
+	SOURCE_DATE_EPOCH=1700000000 timeout --kill-after=10s "$limit" chroot "$1" mkinitramfs -o "/boot/initrd.img-$v" "$v"
+	umount "$1/proc"
 }
 
-# initrd makes an initrd in a tree. update-initramfs would wait until all that
-# others write to the disk is there, too.
+# initrd puts the files of a tree that changed into the tree's initrd.
 initrd() {
-	v=$(ls "$1/lib/modules")
-	SOURCE_DATE_EPOCH=1700000000 timeout --kill-after=10s "$limit" chroot "$1" mkinitramfs -o "/boot/initrd.img-$v" "$v"
+	(
+		mkdir "$1/initrd.part"
+		cd "$1/initrd.part"
+		gzip -dc ../boot/initrd.img-* | cpio -idm --quiet
+		find . -type f | while read -r f; do
+			[ ! -f "../$f" ] || cmp -s "$f" "../$f" || cp -p "../$f" "$f"
+		done
+		find . -mindepth 1 -printf '%P\0' | LC_ALL=C sort -z | cpio --reproducible --quiet -0 -o -H newc | gzip -n >../initrd.new
+		mv ../initrd.new ../boot/initrd.img-*
+	)
+	rm -r "$1/initrd.part"
 }
 
 make_new() {
