@@ -64,6 +64,7 @@ func (s *Server) adminHandler() http.Handler {
 			"reboot":   s.order(api.OrderReboot, "told to restart"),
 			"update":   s.order(api.OrderUpdate, "told to update"),
 			"rollback": s.rollback,
+			"verify":   s.order(api.OrderVerify, "told to compare its system's files; what comes of it: slate node show"),
 		},
 		Logs:   nodeLogs{s.logs, s.nodes.Get},
 		Status: s.adminStatus,

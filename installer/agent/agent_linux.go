@@ -118,9 +118,11 @@ type Agent struct {
 
 	spaceLook time.Duration
 
-	restart func() error
-	force   func() error  // restarts though the system does not
-	stopped time.Duration // how long a system that was told to restart has for it
+	restart   func() error
+	verifying func()        // has all files compared, and does not wait; nil: there is nothing to compare
+	verifyOne sync.Mutex    // held while files are compared
+	force     func() error  // restarts though the system does not
+	stopped   time.Duration // how long a system that was told to restart has for it
 }
 
 func (a *Agent) defaults(node string) {
@@ -228,6 +230,10 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.loadConfig(c.From)
 	rep := servers.NewReporter(c.Pending...)
 	var tasks sync.WaitGroup
+	if c.Slot != "" && a.Verify != nil {
+		a.verifying = func() { tasks.Go(func() { a.verifyOrdered(ctx, c, rep.Add) }) }
+		tasks.Go(func() { a.verifyAtPace(ctx, c, rep.Add) })
+	}
 	fleet := a.fleet(c)
 	if fleet.Usable() {
 		rep.Start(ctx, fleet)
@@ -246,9 +252,6 @@ func (a *Agent) Run(ctx context.Context) error {
 				a.logf("%s: %v", SocketFile, err)
 			}
 		})
-	}
-	if c.Slot != "" && a.Verify != nil {
-		tasks.Go(func() { a.verifyAtPace(ctx, c, rep.Add) })
 	}
 	tasks.Go(func() { a.watchSpace(ctx, c.Spaces, rep.Add) })
 	done := make(chan struct{})

@@ -25,6 +25,8 @@ const usageText = `slate-agent: what runs on this machine, and its agent's work
   slate-agent status [--json]   version, configuration, what waits for a restart
   slate-agent update            fetch the version that this machine is to run into the
                                 system that does not run; the next start starts it
+  slate-agent verify            compare every file of the system with its signed list; what
+                                is wrong is replaced at the next start
   slate-agent log [--follow]    what was on the screen while this machine started, and
                                 what the agent has done since
 `
@@ -43,6 +45,8 @@ func Command(ctx context.Context, dir string, args []string, stdout, stderr io.W
 		err = printStatus(ctx, dir, flag("--json"), stdout)
 	case args[0] == "update" && len(args) == 1:
 		err = doUpdate(ctx, dir, stdout)
+	case args[0] == "verify" && len(args) == 1:
+		err = ask(ctx, dir, "POST", pathVerify, stdout)
 	case args[0] == "log" && known(args[1:], "--follow", "-f"):
 		err = printLog(ctx, filepath.Join(dir, LogFile), flag("--follow") || flag("-f"), stdout)
 	default:

@@ -102,6 +102,12 @@ func (a *Agent) obey(o api.Order, tell func(api.Event), updating func()) {
 		if err := a.restart(); err != nil {
 			note("cannot restart: %v", err)
 		}
+	case api.OrderVerify:
+		if a.verifying == nil {
+			note("told to compare files, but the system is not on a drive of this machine")
+			return
+		}
+		a.verifying()
 	default:
 		note("this agent does not know the order %q", o.Do)
 	}

@@ -33,7 +33,7 @@ func TestTakeOrders(t *testing.T) {
 		answers := []struct {
 			order api.Order
 			err   error
-		}{{}, {err: errors.New("refused")}, {err: errors.New("refused")}, {order: api.Order{Do: api.OrderReboot}}, {order: api.Order{Do: api.OrderUpdate}}, {order: api.Order{Do: "dance"}}}
+		}{{}, {err: errors.New("refused")}, {err: errors.New("refused")}, {order: api.Order{Do: api.OrderReboot}}, {order: api.Order{Do: api.OrderUpdate}}, {order: api.Order{Do: api.OrderVerify}}, {order: api.Order{Do: "dance"}}}
 		a.takeOrders(ctx, "", orders(func() (api.Order, error) {
 			asked = append(asked, time.Since(start).String())
 			if len(asked) > len(answers) {
@@ -43,10 +43,10 @@ func TestTakeOrders(t *testing.T) {
 			x := answers[len(asked)-1]
 			return x.order, x.err
 		}), func(e api.Event) { told = append(told, e.Text) }, nil)
-		if got, want := strings.Join(asked, " "), "0s 5s 15s 35s 35s 35s 35s"; got != want {
+		if got, want := strings.Join(asked, " "), "0s 5s 15s 35s 35s 35s 35s 35s"; got != want {
 			t.Errorf("asked at %s, want %s", got, want)
 		}
-		if got, want := strings.Join(told, "; "), `told to restart; cannot restart: no init; told to update: restarting; cannot restart: no init; this agent does not know the order "dance"`; got != want || restarts != 2 {
+		if got, want := strings.Join(told, "; "), `told to restart; cannot restart: no init; told to update: restarting; cannot restart: no init; told to compare files, but the system is not on a drive of this machine; this agent does not know the order "dance"`; got != want || restarts != 2 {
 			t.Errorf("told %s, %d restarts, want %s", got, restarts, want)
 		}
 	})

@@ -24,6 +24,7 @@ const SocketFile = "agent.sock"
 // Paths of the socket.
 const (
 	pathStatus = "/status" // GET: LocalStatus
+	pathVerify = "/verify" // POST: compare all files; answers in words when it is done
 	pathUpdate = "/update" // POST: fetch the version that is assigned; answers in words when it is done
 )
 
@@ -67,6 +68,18 @@ func (a *Agent) local(c Config, fleet *servers.Fleet) http.Handler {
 		text, _, err := a.update(context.WithoutCancel(r.Context()), c, fleet, a.updateConf(), true)
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		fmt.Fprintln(w, text)
+	})
+	mux.HandleFunc("POST "+pathVerify, func(w http.ResponseWriter, r *http.Request) {
+		if a.verifying == nil {
+			http.Error(w, "the system is not on a drive of this machine", http.StatusConflict)
+			return
+		}
+		text := ""
+		if _, err := a.VerifyNow(r.Context(), c, true, func(e api.Event) { text = e.Text }); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
 		fmt.Fprintln(w, text)

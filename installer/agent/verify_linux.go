@@ -111,9 +111,20 @@ func (a *Agent) verifyAtPace(ctx context.Context, c Config, tell func(api.Event)
 	}
 }
 
+// verifyOrdered compares all files because somebody said so.
+func (a *Agent) verifyOrdered(ctx context.Context, c Config, tell func(api.Event)) {
+	if _, err := a.VerifyNow(ctx, c, true, tell); err != nil && ctx.Err() == nil {
+		text := fmt.Sprintf("the files of this system could not be compared: %v", err)
+		a.logf("%s", text)
+		tell(api.Event{Step: api.StepHealth, State: api.StateNote, Text: text, Uptime: machine.Uptime()})
+	}
+}
+
 // VerifyNow compares the files of the running system with its tree list, the next share
 // of them or all. What is wrong is told, and mended at the next start.
 func (a *Agent) VerifyNow(ctx context.Context, c Config, all bool, tell func(api.Event)) (faults []string, err error) {
+	a.verifyOne.Lock()
+	defer a.verifyOne.Unlock()
 	boot := filepath.Join(a.Dir, BootDir)
 	known, parts := slot.LoadVerified(boot)[c.Slot], slot.Parts(c.Verify.Share)
 	j := VerifyJob{Dir: filepath.Join(a.Dir, bareDir), Tree: c.Tree, Part: known.Part, Parts: parts}

@@ -80,7 +80,7 @@ func (c *Client) Change(ctx context.Context, change Change) ([]Done, error) {
 	return c.act(ctx, PathNodes, change)
 }
 
-// Act does something with nodes: forget, wake, reboot or update.
+// Act does something with nodes: forget, wake, reboot, update, rollback or verify.
 func (c *Client) Act(ctx context.Context, verb string, targets ...string) ([]Done, error) {
 	return c.act(ctx, PathNodes+"/"+verb, Targets{targets})
 }

@@ -183,6 +183,7 @@ type Order struct {
 const (
 	OrderReboot = "reboot" // restart in an orderly way
 	OrderUpdate = "update" // go to the version that the appliance has for the node now
+	OrderVerify = "verify" // compare all files of the system that runs from the node's drive
 	OrderConfig = "config" // config.d has changed for the node: fetch it
 )
 

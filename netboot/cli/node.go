@@ -30,6 +30,7 @@ type nodeCmd struct {
 	Reboot   nodeRebootCmd   `cmd:"" help:"Restart nodes that run."`
 	Update   nodeUpdateCmd   `cmd:"" help:"Bring nodes to the version that they are to run now, a few at a time."`
 	Rollback nodeRollbackCmd `cmd:"" help:"Bring nodes back to the version that they had before."`
+	Verify   nodeVerifyCmd   `cmd:"" help:"Have installed nodes compare the files of their systems."`
 	Forget   nodeForgetCmd   `cmd:"" help:"Remove nodes and all that is known of them."`
 }
 
@@ -358,6 +359,26 @@ does. A node whose agent does not listen is named, and the others are restarted.
 func (c *nodeRebootCmd) Run(ctx context.Context, a *app) error {
 	return a.act(ctx, c.JSON, func(ctx context.Context, client *api.Client) ([]api.Done, error) {
 		return client.Act(ctx, "reboot", c.Nodes...)
+	})
+}
+
+type nodeVerifyCmd struct{ nodeTargets }
+
+// Help is shown by slate node verify --help.
+func (nodeVerifyCmd) Help() string {
+	return `The agent on each node compares every file of the system that runs from the node's
+drive with its signed tree list, with the last claim on processor and disk. What came of
+it is in the node's timeline, slate node show NODE. What is wrong is replaced at the
+node's next start: from its other system, or else from an appliance. A diskless node has
+nothing to compare.
+
+How often nodes do it by themselves: [verify] in controller/update.chk.conf.`
+}
+
+// Run has nodes compare their files.
+func (c *nodeVerifyCmd) Run(ctx context.Context, a *app) error {
+	return a.act(ctx, c.JSON, func(ctx context.Context, client *api.Client) ([]api.Done, error) {
+		return client.Act(ctx, "verify", c.Nodes...)
 	})
 }
 
