@@ -47,6 +47,7 @@ var looks = []look{
 	{"a user", "id -u operator; id -Gn operator | tr ' ' '\\n' | grep adm; stat -c '%U %a' /home/operator; grep -c op$ /etc/ssh/slate-keys/operator", "1234\nadm\noperator 700\n1"},
 	{"the ssh server's mind", "mkdir -p /run/sshd; /usr/sbin/sshd -T 2>/dev/null | grep -i authorizedkeysfile", "authorizedkeysfile .ssh/authorized_keys /etc/ssh/slate-keys/%u"},
 	{"names", "grep -c '^search lab.test' /etc/resolv.conf; getent hosts nas | awk '{print $1}'", "1\n10.77.0.9"},
+	{"room in memory", "stat -c %a /run/slate/user-data/tmpfs/tmp; stat -fc %T /run/slate/user-data/tmpfs/var", "1777\ntmpfs"},
 	{"homes in memory", "touch /home/x /root/x && rm /home/x /root/x; findmnt -no FSTYPE /home", "overlay"},
 	{"machine-id", "grep -cE '^[0-9a-f]{32}$' /etc/machine-id", "1"},
 	{"a host key of its own", "ls /etc/ssh/ssh_host_*_key | wc -l", "1"},

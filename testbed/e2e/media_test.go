@@ -17,11 +17,14 @@ import (
 
 // mediaCase is one way to start from a medium.
 type mediaCase struct {
-	kind     string // usb or iso
+	kind     string // usb, iso, or isostick: an ISO image written to a stick
 	firmware qemu.Firmware
 	network  bool
 	image    bool // --with-image
 }
+
+// made is what slate media is asked for.
+func (c mediaCase) made() string { return strings.TrimSuffix(c.kind, "stick") }
 
 func (c mediaCase) name() string {
 	return fmt.Sprintf("%s-%s-network=%v-image=%v", c.kind, c.firmware, c.network, c.image)
@@ -38,7 +41,8 @@ func allMedia() (all []mediaCase) {
 			}
 		}
 	}
-	return append(all, mediaCase{"usb", qemu.UEFISecure, true, false}, mediaCase{"iso", qemu.UEFISecure, false, true})
+	return append(all, mediaCase{"usb", qemu.UEFISecure, true, false}, mediaCase{"iso", qemu.UEFISecure, false, true},
+		mediaCase{"isostick", qemu.BIOS, false, true}, mediaCase{"isostick", qemu.UEFI, true, false})
 }
 
 // A machine that has a stick or a disc and no network boot comes up all the same:
@@ -57,7 +61,7 @@ func TestMedia(t *testing.T) {
 	made := map[string]string{}
 	for i, c := range cases {
 		t.Run(c.name(), func(t *testing.T) {
-			key := fmt.Sprint(c.kind, c.image)
+			key := fmt.Sprint(c.made(), c.image)
 			if made[key] == "" {
 				made[key] = s.medium(c)
 			}
@@ -71,8 +75,8 @@ func TestMedia(t *testing.T) {
 // medium writes a medium.
 func (s *site) medium(c mediaCase) string {
 	s.t.Helper()
-	file := filepath.Join(s.t.TempDir(), "medium."+c.kind)
-	args := []string{"media", c.kind, file}
+	file := filepath.Join(s.t.TempDir(), "medium."+c.made())
+	args := []string{"media", c.made(), file}
 	if c.image {
 		args = append(args, "--with-image")
 	}
