@@ -193,7 +193,7 @@ func runAgent(ctx context.Context) int {
 		log = os.Stderr
 	}
 	_ = os.WriteFile("/proc/self/oom_score_adj", []byte("-1000"), 0o644)
-	time.Now().Local().Zone() // reads the system's time zone, which cannot be seen from there
+	_, _ = time.Now().Local().Zone() // reads the system's time zone, which cannot be seen from there
 	// Away from the root that hangs on us: nothing of it is ever touched again,
 	// and systemd sees at shut-down that we do not keep it busy.
 	err = outside(func(proc *os.Root, dir *os.File) error {
