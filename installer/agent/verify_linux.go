@@ -13,8 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"slate/builder/command"
 	"slate/images"
 	"slate/installer/machine"
@@ -61,7 +59,7 @@ func Verifier(program string) func(context.Context, VerifyJob) ([]string, error)
 
 // ServeVerify reads a VerifyJob, does it, and writes the paths of what is wrong.
 func ServeVerify(ctx context.Context, in io.Reader, out io.Writer) error {
-	stepBack()
+	machine.StepBack()
 	var j VerifyJob
 	if err := json.NewDecoder(in).Decode(&j); err != nil {
 		return fmt.Errorf("what to verify: %w", err)
@@ -83,14 +81,6 @@ func ServeVerify(ctx context.Context, in io.Reader, out io.Writer) error {
 		paths = append(paths, f.Path)
 	}
 	return json.NewEncoder(out).Encode(paths)
-}
-
-// stepBack makes this process the last to get processor and disk: nice 19, and the
-// idle class of ioprio_set(2). Where that cannot be, it works all the same.
-func stepBack() {
-	const whoProcess, idle = 1, 3 << 13
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 19)
-	_, _, _ = unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, 0, idle)
 }
 
 // verifyAtPace compares the files of the running system as often as config.d says.

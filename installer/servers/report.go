@@ -49,7 +49,9 @@ func (c Client) PostFacts(ctx context.Context, f api.Facts) error {
 
 // Assigned fetches what the machine is to run, as it is signed.
 func (c Client) Assigned(ctx context.Context) ([]byte, error) {
-	a := api.Client{Base: c.Server.String(), HTTP: c.http()}
+	h := *c.http()
+	h.Timeout = 10 * time.Second
+	a := api.Client{Base: c.Server.String(), HTTP: &h}
 	return a.Assigned(ctx, c.Boot)
 }
 

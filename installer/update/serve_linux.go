@@ -42,7 +42,7 @@ type Result struct {
 const (
 	runDir  = "/run/slate"
 	runBoot = runDir + "/boot"
-	runSlot = runDir + "/update" // in the mount namespace of this process only
+	runSlot = runDir + "/update" // the slot, while it is filled
 	runKeys = runDir + "/site.pub"
 )
 
@@ -54,20 +54,14 @@ func Serve(ctx context.Context, in io.Reader, out, log io.Writer) error {
 	if err := json.NewDecoder(in).Decode(&o); err != nil {
 		return fmt.Errorf("what to fetch: %w", err)
 	}
-	if err := stepAside(); err != nil {
-		return err
-	}
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		return fmt.Errorf("mount namespace: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("mount namespace: %w", err)
-	}
+	machine.StepBack()
+	_ = unix.Unmount(runSlot, unix.MNT_DETACH) // of one that was ended
 	m := o.Mount
 	m.Where, m.Flags = runSlot, unix.MS_NOATIME|unix.MS_NOSUID|unix.MS_NODEV
 	if err := m.Do(); err != nil {
 		return fmt.Errorf("system %s: %w", o.Target, err)
 	}
+	defer unix.Unmount(runSlot, unix.MNT_DETACH)
 	keys, err := images.LoadPublicKeys(runKeys)
 	if err != nil {
 		return err
@@ -117,18 +111,6 @@ func newFleet(o Order) (*servers.Fleet, error) {
 		return nil, errors.New("no appliance to fetch from")
 	}
 	return servers.NewFleet(list, o.Boot), nil
-}
-
-// stepAside leaves processor and drives to everybody else (ioprio_set(2): class idle).
-func stepAside() error {
-	const whoProcess, classIdle = 1, 3 << 13
-	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 19); err != nil {
-		return fmt.Errorf("priority: %w", err)
-	}
-	if _, _, e := unix.Syscall(unix.SYS_IOPRIO_SET, whoProcess, 0, classIdle); e != 0 {
-		return fmt.Errorf("priority of input and output: %w", e)
-	}
-	return nil
 }
 
 // InNight tells whether a time of day lies in hours such as 22:00-05:00. Nothing does
