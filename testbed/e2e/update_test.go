@@ -62,6 +62,9 @@ func (s *site) runsNow(n *lab.Node) string {
 // A BIOS machine on ext4 is asked for its next version: put off to the next start, it
 // comes then unasked, proves itself, and is permanent; the admin brings it back.
 func TestUpdateAsked(t *testing.T) {
+	if os.Getenv("SLATE_SOAK") == "" {
+		t.Skip("part of make soak: it takes a quarter of an hour")
+	}
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	n := installedNode(t, s, lab.NodeSpec{Name: "ask", NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x07, 0x01}}}}, "ext4", "timeout = 0\n")
 	name := s.nodeName(n)
