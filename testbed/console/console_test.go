@@ -282,7 +282,7 @@ func TestLogin(t *testing.T) {
 			io.WriteString(out, "\r\nWelcome\r\n# ")
 			cmd, _ := in.ReadString('\r')
 			_, word, _ := strings.Cut(cmd, "echo ")
-			io.WriteString(out, cmd+"\n"+strings.ReplaceAll(strings.TrimSpace(word), `""`, "")+"\r\n# ")
+			io.WriteString(out, cmd+"\n"+strings.ReplaceAll(strings.TrimSpace(word), `\`, "")+"\r\n# ")
 		}()
 		if err := c.Login(t.Context(), time.Minute, "root", "secret"); err != nil {
 			t.Error(err)

@@ -57,9 +57,11 @@ func (c *Console) Shell(ctx context.Context, timeout time.Duration) error {
 	defer cancel()
 	for {
 		begin, _ := c.marks()
+		// No quotes: of a line that comes while the password is checked the beginning may be
+		// lost, and half a pair would swallow all that follows.
 		// Without line editing and echo, long commands are not wrapped on the
 		// screen. Not every shell or terminal can be told so: no harm.
-		if err := c.SendLine("stty -echo 2>/dev/null; set +o emacs 2>/dev/null; PS1='# '; echo " + begin.typed); err != nil {
+		if err := c.SendLine("stty -echo 2>/dev/null; set +o emacs 2>/dev/null; PS1=\\#\\ ; echo " + begin.typed); err != nil {
 			return err
 		}
 		_, which, err := c.ExpectAny(ctx, retryEvery, begin.shown+`\b`, "Login incorrect", "timed out after [0-9]+ sec")
@@ -117,5 +119,5 @@ func (c *Console) marks() (begin, end mark) {
 	defer c.mu.Unlock()
 	c.nonce++
 	n := strconv.Itoa(c.nonce)
-	return mark{`sl""ate-begin-` + n, "slate-begin-" + n}, mark{`sl""ate-end-` + n, "slate-end-" + n}
+	return mark{`sl\ate-begin-` + n, "slate-begin-" + n}, mark{`sl\ate-end-` + n, "slate-end-" + n}
 }
