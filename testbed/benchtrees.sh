@@ -50,6 +50,7 @@ make_old() {
 	mount -t proc proc "$1/proc"
 	SOURCE_DATE_EPOCH=1700000000 timeout --kill-after=10s "$limit" chroot "$1" mkinitramfs -o "/boot/initrd.img-$v" "$v"
 	umount "$1/proc"
+	rm -rf --one-file-system "$1"/dev/* "$1"/run/* # ostree takes no devices
 }
 
 # initrd puts the files of a tree that changed into the tree's initrd.
