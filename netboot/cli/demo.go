@@ -119,7 +119,7 @@ func (d *demo) prepare(ctx context.Context) error {
 		return err
 	}
 	// Emulated machines are slow: systemd may wait longer for their devices.
-	choice := fmt.Appendf(nil, "# The demo does not wait for anybody.\nimage = %q\ntimeout = %d\ncmdline = [\"quiet\", \"panic=30\", \"systemd.default_device_timeout_sec=600\"]\n", demoImage+"@"+boot.StableChannel, demoTimeout)
+	choice := fmt.Appendf(nil, "# The demo does not wait for anybody.\nimage = %q\ntimeout = %d\ncmdline = [\"quiet\", \"panic=30\", \"systemd.default_device_timeout_sec=600\", \"no_timer_check\"]\n", demoImage+"@"+boot.StableChannel, demoTimeout)
 	if err := durable.WriteFile(filepath.Join(d.Dir, "config.d/system/cboot.conf"), choice, 0o644); err != nil {
 		return err
 	}

@@ -159,7 +159,7 @@ func TestConfiguredOpenRC(t *testing.T) {
 		s.conf(name, text)
 	}
 	s.conf("controller/services/default-runlevel", strings.Replace(everything["controller/services/default-runlevel"], "dbus", "udev", 1))
-	s.conf("system/boot.conf", "image = \"openrc@stable\"\ntimeout = 3\n")
+	s.conf("system/boot.conf", "image = \"openrc@stable\"\ntimeout = 3\n"+slowMachine)
 	s.serve()
 	n := s.Node(lab.NodeSpec{Name: "openrc", Memory: 512, Boot: []string{"net"},
 		NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x03, 0x01}}}})

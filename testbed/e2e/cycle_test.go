@@ -56,7 +56,7 @@ const cycleNode = "node-1e0301"
 
 func newInstalled(t *testing.T) *installed {
 	s := newSite(t, labtest.New(t, lab.Options{}))
-	s.conf("nodes/"+cycleNode+"/system/cboot.conf", "mode = \"installed\"\ntimeout = 3\ncmdline = [\"quiet\", \"panic=1\", \"systemd.default_device_timeout_sec=600\"]\n")
+	s.conf("nodes/"+cycleNode+"/system/cboot.conf", "mode = \"installed\"\ntimeout = 3\ncmdline = [\"quiet\", \"panic=1\", \"systemd.default_device_timeout_sec=600\", \"no_timer_check\"]\n")
 	s.conf("nodes/"+cycleNode+"/controller/drives.conf", "[[drive]]\nname = \"it\"\nmatch = { serial = \"IT\" }\nwipe = true\n")
 	s.conf("controller/health.d/own.conf", "[[check]]\nname = \"own\"\nscript = \"test ! -e /opt/ill\"\n")
 	s.update("bailout", "weekly")

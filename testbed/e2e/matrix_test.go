@@ -193,7 +193,7 @@ func TestMatrix(t *testing.T) {
 		t.Run(n.name, func(t *testing.T) {
 			t.Parallel()
 			s := n.site(t)
-			s.conf("system/boot.conf", "image = \"demo@stable\"\ntimeout = 0\n") // the chooser waits for a person
+			s.conf("system/boot.conf", "image = \"demo@stable\"\ntimeout = 0\n"+slowMachine) // the chooser waits for a person
 			for _, r := range mine {
 				for k := range r.spec.NICs {
 					r.spec.NICs[k].Bridge = n.bridge

@@ -18,7 +18,7 @@ func TestOpenRC(t *testing.T) {
 		t.Skip("part of make soak: it takes minutes")
 	}
 	s := newSite(t, labtest.New(t, lab.Options{}))
-	s.conf("system/boot.conf", "image = \"openrc@stable\"\ntimeout = 3\n")
+	s.conf("system/boot.conf", "image = \"openrc@stable\"\ntimeout = 3\n"+slowMachine)
 	s.serve()
 	n := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"net"}})
 	s.login(n)

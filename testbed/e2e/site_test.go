@@ -90,6 +90,10 @@ type starter interface {
 	StartSpec(context.Context, process.Spec) (*process.Process, error)
 }
 
+// slowMachine is the kernel command line for emulated machines on a busy host: systemd
+// waits longer for devices, and the kernel does not give up a timer that comes late.
+const slowMachine = "cmdline = [\"quiet\", \"panic=30\", \"systemd.default_device_timeout_sec=600\", \"no_timer_check\"]\n"
+
 // newSite sets up an appliance with slate init in the lab, on the store of the
 // demo, with leases and nodes of its own. It does not start it.
 func newSite(t *testing.T, l *labtest.Lab) *site {
@@ -111,8 +115,7 @@ func newSite(t *testing.T, l *labtest.Lab) *site {
 	}
 	s.slate("init", "--interface", lab.MainBridge)
 	s.slate("image", "sign", "demo@stable") // the site has a key of its own
-	// An emulated machine on a busy host is slow: systemd may wait longer for devices.
-	s.conf("system/boot.conf", "image = \"demo@stable\"\ntimeout = 3\ncmdline = [\"quiet\", \"panic=30\", \"systemd.default_device_timeout_sec=600\"]\n")
+	s.conf("system/boot.conf", "image = \"demo@stable\"\ntimeout = 3\n"+slowMachine)
 	return s
 }
 
