@@ -45,7 +45,6 @@ make_old() {
 		--aptopt='Acquire::http::Timeout "60"' --aptopt='Acquire::Retries "5"' \
 		--customize-hook='rm -f "$1"/etc/ssh/ssh_host_*' --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt=force-unsafe-io \
 		bookworm "$1" "deb $mirror bookworm main" </dev/null
-	# update-initramfs would wait until all that others write to the disk is there, too.
 	v=$(ls "$1/lib/modules")
 	mount -t proc proc "$1/proc"
 	SOURCE_DATE_EPOCH=1700000000 timeout --kill-after=10s "$limit" chroot "$1" mkinitramfs -o "/boot/initrd.img-$v" "$v"
