@@ -40,12 +40,15 @@ func TestKilledServerKeepsItsWord(t *testing.T) {
 				t.Errorf("%s is not open with O_DSYNC", name)
 			}
 		}
-		enough := make(chan struct{})
+		enough, killed := make(chan struct{}), make(chan struct{})
+		server := w.cmd.Process
 		go func() {
+			defer close(killed)
 			<-enough
-			w.cmd.Process.Kill()
+			server.Kill()
 		}()
 		l.runUntil(round*10_000, clients, each, enough)
+		<-killed
 		w.stop()
 
 		store, err := leases.Open(filepath.Join(dir, "leases.db"), nil)
