@@ -82,6 +82,7 @@ wipe = true
 // in another order in another machine, with one that a rule names: that is installed.
 // Not a byte of the others has changed. Beside it drives that cannot be written to.
 func TestDriveSafety(t *testing.T) {
+	t.Parallel()
 	for _, tool := range []string{"mkfs.ntfs", "cryptsetup", "pvcreate", "mkfs.ext4", "sfdisk", "mcopy"} {
 		labtest.Need(t, tool)
 	}

@@ -18,6 +18,7 @@ const liveLimit = time.Minute
 // A new mount, another cap of memory and a new user reach a diskless machine that
 // runs; what only a start can do is named, for the admin and at the console.
 func TestConfigChangesLive(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	s.serve()
 	n := s.Node(lab.NodeSpec{Name: "live", Boot: []string{"net"}, NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x06, 0x01}}}})

@@ -44,6 +44,7 @@ func addRelay(t *testing.T, l *labtest.Lab) *lab.Host {
 // A simulated machine behind a relay gets its address, loader, script and kernel
 // from an appliance that is on another network.
 func TestRelayedMachine(t *testing.T) {
+	t.Parallel()
 	s := relayNetwork(t)
 	s.serve()
 	host, err := s.AddHost("client", lab.Port{Bridge: farBridge})
