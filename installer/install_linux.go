@@ -7,7 +7,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -237,21 +236,8 @@ func (b *Boot) installBoot(ctx context.Context, rec images.Record, d disk.Drive,
 	if err != nil {
 		return fmt.Errorf("pack the controller: %w", err)
 	}
-	e := bootpart.Entry{Slot: target, Title: rec.Ref(), Initrd: []io.Reader{strings.NewReader(string(controller))},
-		Cmdline: update.Cmdline(readText(b.path("/proc/cmdline")), rec, target, d.GUID)}
-	for _, p := range rec.Parts() {
-		f, err := open(p.Digest)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if p.Name == "kernel" {
-			e.Kernel = f
-		} else {
-			e.Initrd = append(e.Initrd, f)
-		}
-	}
-	if err := bootpart.WriteEntry(bootMount, e); err != nil {
+	cmdline := update.Cmdline(readText(b.path("/proc/cmdline")), rec, target, d.GUID)
+	if err := bootpart.WriteVersion(bootMount, target, rec, controller, cmdline, open); err != nil {
 		return err
 	}
 	if err := b.keepConfig(); err != nil {

@@ -53,6 +53,25 @@ type Entry struct {
 	Cmdline []string
 }
 
+// WriteVersion writes what starts a version from a slot: its kernel, and the controller
+// with the archives that go with it. open gives the contents of the version's parts.
+func WriteVersion(dir, slot string, rec images.Record, controller []byte, cmdline []string, open func(images.Digest) (*os.File, error)) error {
+	e := Entry{Slot: slot, Title: rec.Ref(), Initrd: []io.Reader{bytes.NewReader(controller)}, Cmdline: cmdline}
+	for _, p := range rec.Parts() {
+		f, err := open(p.Digest)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		if p.Name == "kernel" {
+			e.Kernel = f
+		} else {
+			e.Initrd = append(e.Initrd, f)
+		}
+	}
+	return WriteEntry(dir, e)
+}
+
 // WriteEntry writes the files of a slot, each whole or not at all, and then the
 // loader's configuration.
 func WriteEntry(dir string, e Entry) error {

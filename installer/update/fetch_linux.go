@@ -3,7 +3,6 @@
 package update
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -243,20 +242,7 @@ func (j Job) controller(ctx context.Context) ([]byte, error) {
 // writeEntry writes what starts the slot onto the boot partition.
 func (j Job) writeEntry(rec images.Record, controller []byte, open func(images.Digest) (*os.File, error)) error {
 	j.Note("writing the kernel")
-	e := bootpart.Entry{Slot: j.Target, Title: rec.Ref(), Initrd: []io.Reader{bytes.NewReader(controller)}, Cmdline: Cmdline(j.Cmdline, rec, j.Target, j.Disk)}
-	for _, p := range rec.Parts() {
-		f, err := open(p.Digest)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		if p.Name == "kernel" {
-			e.Kernel = f
-		} else {
-			e.Initrd = append(e.Initrd, f)
-		}
-	}
-	return bootpart.WriteEntry(j.Boot, e)
+	return bootpart.WriteVersion(j.Boot, j.Target, rec, controller, Cmdline(j.Cmdline, rec, j.Target, j.Disk), open)
 }
 
 // Cmdline makes the command line of starts from the disk out of this start's: what
