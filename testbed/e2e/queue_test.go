@@ -26,7 +26,7 @@ func TestMachineWaitsForItsTurn(t *testing.T) {
 		t.Run(r.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, labtest.New(t, lab.Options{}))
-			s.conf("system/boot.conf", "image = \"demo@stable\"\ntimeout = 0\n"+slowMachine+r.conf)
+			s.conf("system/cboot.conf", "timeout = 0\n"+r.conf)
 			settings, err := os.ReadFile(s.dir + "/slate.toml")
 			if err != nil {
 				t.Fatal(err)

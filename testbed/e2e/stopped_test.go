@@ -69,7 +69,7 @@ func TestServerStopped(t *testing.T) {
 				return
 			}
 			s := newSite(t, labtest.New(t, lab.Options{}))
-			s.conf("system/boot.conf", "image = \"demo@stable\"\n"+slowMachine+r.conf)
+			s.conf("system/boot.conf", "image = \"demo@stable\"\n"+r.conf)
 			s.serve()
 			start := time.Now()
 			n := s.Node(spec)
