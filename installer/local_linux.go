@@ -107,10 +107,16 @@ func (l *Local) system(s string) System {
 	return System{Drive: l.Drive, Slot: s, Record: l.records[s], Mount: l.mount(s), User: l.mount("user")}
 }
 
-// openDrive looks into the slots of a drive of ours.
+// openDrive looks into the slots of a drive of ours. What cleaning up after a power cut
+// cost the loader is written anew.
 func (b *Boot) openDrive(ctx context.Context, d disk.Drive, keys []ed25519.PublicKey) error {
 	if err := b.mountBoot(ctx, d); err != nil {
 		return err
+	}
+	if bootpart.Has(bootMount, "a") || bootpart.Has(bootMount, "b") {
+		if err := bootpart.WriteConfig(bootMount); err != nil {
+			b.Note("the loader's configuration: %v", err)
+		}
 	}
 	return b.openSlots(d, keys)
 }
@@ -222,7 +228,8 @@ func (b *Boot) localFacts(conf config.UpdateCheck) slot.Facts {
 	return slot.Facts{Active: b.Local.Env.Slot, Started: b.Settings.Slot, Last: b.Settings.Last, Slots: b.Local.Slots, Damaged: conf.Damaged}
 }
 
-// mountBoot mounts the boot partition. FAT has no journal: it is looked over first.
+// mountBoot mounts the boot partition. FAT has no journal: it is looked over first, and
+// a file that is renamed is there at once, not some seconds after the old one is gone.
 func (b *Boot) mountBoot(ctx context.Context, d disk.Drive) error {
 	p := d.Part(disk.LabelBoot)
 	if p == nil {
@@ -232,7 +239,7 @@ func (b *Boot) mountBoot(ctx context.Context, d disk.Drive) error {
 	if out, err := b.tools().Run(ctx, "fsck.fat", "-a", p.Device); err != nil {
 		b.Note("the boot partition was looked over: %s", lastLine(out))
 	}
-	m := machine.Mount{What: p.Device, Where: bootMount, Type: "vfat", Flags: unix.MS_NOATIME | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, Data: "umask=0077,quiet,flush"}
+	m := machine.Mount{What: p.Device, Where: bootMount, Type: "vfat", Flags: unix.MS_NOATIME | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_DIRSYNC, Data: "umask=0077,quiet,flush"}
 	if err := m.Do(); err != nil {
 		return err
 	}

@@ -45,6 +45,11 @@ func Write(path string, perm os.FileMode, fill func(io.Writer) error) error {
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}
+	// As long as it is open, what the name stood for keeps its place: FAT, which has no
+	// journal, gives up nothing that the disk's directory still names.
+	if old, oerr := os.Open(path); oerr == nil {
+		defer old.Close()
+	}
 	if err == nil {
 		err = os.Rename(tmp, path)
 	}

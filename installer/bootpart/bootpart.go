@@ -17,8 +17,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"slate/images"
 	"slate/images/durable"
 )
@@ -121,7 +119,8 @@ func Cmdline(dir, slot string) (string, error) {
 	return strings.TrimSpace(string(text)), err
 }
 
-// WriteConfig writes the loader's configuration for the slots that have kernels.
+// WriteConfig writes the loader's configuration for the slots that have kernels, if it
+// is not that already.
 func WriteConfig(dir string) error {
 	var entries []Entry
 	for _, slot := range []string{"a", "b"} {
@@ -133,7 +132,11 @@ func WriteConfig(dir string) error {
 		title, _ := os.ReadFile(filepath.Join(at, titleFile))
 		entries = append(entries, Entry{Slot: slot, Title: strings.TrimSpace(string(title)), Cmdline: strings.Fields(string(cmdline))})
 	}
-	return durable.WriteFile(filepath.Join(dir, configFile), []byte(Config(entries, readTimeout(dir))), 0o600)
+	name, text := filepath.Join(dir, configFile), []byte(Config(entries, readTimeout(dir)))
+	if have, err := os.ReadFile(name); err == nil && bytes.Equal(have, text) {
+		return nil
+	}
+	return durable.WriteFile(name, text, 0o600)
 }
 
 // DefaultTimeout is how many seconds the loader waits where nothing else was said.
@@ -269,7 +272,8 @@ func ReadEnv(dir string) (Env, error) {
 	return e, nil
 }
 
-// WriteEnv replaces the counters.
+// WriteEnv replaces the counters, in place as GRUB does: all that changes lies in one
+// sector, and a full boot partition is no reason not to count.
 func WriteEnv(dir string, e Env) error {
 	var b bytes.Buffer
 	b.WriteString(envHeader)
@@ -282,15 +286,13 @@ func WriteEnv(dir string, e Env) error {
 	for b.Len() < envSize {
 		b.WriteByte('#')
 	}
-	err := durable.WriteFile(filepath.Join(dir, envFile), b.Bytes(), 0o600)
-	if errors.Is(err, unix.ENOSPC) {
-		return overwrite(filepath.Join(dir, envFile), b.Bytes())
+	name := filepath.Join(dir, envFile)
+	if fi, err := os.Stat(name); err == nil && fi.Size() == envSize {
+		return overwrite(name, b.Bytes())
 	}
-	return err
+	return durable.WriteFile(name, b.Bytes(), 0o600)
 }
 
-// overwrite writes over a file in place, as GRUB does: on a full boot partition the
-// counters must still count.
 func overwrite(name string, data []byte) error {
 	f, err := os.OpenFile(name, os.O_WRONLY, 0)
 	if err != nil {
