@@ -47,11 +47,8 @@ func (b *Boot) version(ctx context.Context) (*transfer.Client, transfer.Signed, 
 	if err != nil {
 		return nil, transfer.Signed{}, fmt.Errorf("the command line does not say what to install: %w", err)
 	}
-	c := b.Fleet.Transfer(keys)
+	c := b.Fleet.Transfer(keys, b.Note)
 	c.Memory = max(b.Memory.Available/4, 32<<20)
-	c.Waiting = func(why string, again time.Duration) {
-		b.Note("%s: %s; asking again in %.0f s", c.Server(), why, again.Seconds())
-	}
 	b.Note("asking for %s", ref)
 	signed, err := c.Record(ctx, ref, transfer.Policy{})
 	if err == nil && signed.Kernel == nil {

@@ -256,7 +256,7 @@ func (b *Boot) contents(ctx context.Context, s string, t *tree.Tree, to transfer
 	if err != nil {
 		return err
 	}
-	c := b.Fleet.Transfer(keys)
+	c := b.Fleet.Transfer(keys, b.Note)
 	c.Memory = max(b.Memory.Available/4, 32<<20)
 	c.Work = filepath.Join(slotMount, slot.Dir)
 	b.Note("fetching what is missing")

@@ -255,7 +255,7 @@ func (b *Boot) withJob(ctx context.Context, a api.Assigned, fill bool, do func(u
 		}
 		defer unix.Unmount(slotMount, 0)
 	}
-	c := b.Fleet.Transfer(keys)
+	c := b.Fleet.Transfer(keys, b.Note)
 	c.Memory = max(b.Memory.Available/4, 32<<20)
 	r := newRate(time.Now)
 	c.Progress = progressNote(b, r)

@@ -78,13 +78,14 @@ func Serve(ctx context.Context, in io.Reader, out, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	c := fleet.Transfer(keys)
+	note := func(format string, a ...any) { fmt.Fprintf(log, format+"\n", a...) }
+	c := fleet.Transfer(keys, note)
 	c.Rate, c.Memory, c.Connections = o.Rate, 32<<20, 2
 	if err := Forget(runBoot, o.Target); err != nil {
 		return err
 	}
 	j := Job{Boot: runBoot, Target: o.Target, Dir: runSlot, Disk: o.Disk, Running: rec, Root: root.Bare, Cmdline: string(cmdline), Assigned: o.Assigned,
-		Client: c, Controller: fleet.Controller, Note: func(format string, a ...any) { fmt.Fprintf(log, format+"\n", a...) }}
+		Client: c, Controller: fleet.Controller, Note: note}
 	fresh, err := j.Run(ctx)
 	if err == nil {
 		err = unix.Unmount(runSlot, 0)
