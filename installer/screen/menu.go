@@ -101,15 +101,15 @@ func (m *Menu) DrawCountdown(now time.Time) string {
 // selectMark begins the line of the selected item; it never reaches a terminal.
 const selectMark = "\x00"
 
-// Lines gives what Draw paints, as text. The line of the selected item begins
+// Lines gives what Draw paints, as text. The lines of the selected item begin
 // with a zero byte.
 func (m *Menu) Lines(now time.Time) []string {
 	out := []string{"", head("Slate", m.Node), margin + strings.Repeat("-", Columns-2*len(margin)), ""}
 	out = append(out, Wrap(m.Title, margin, 3)...)
-	facts := m.Facts
+	facts, choices := m.Facts, m.choices()
 	if detail := m.detail(Rows); len(detail) > 0 {
 		room := func() int { // what head, blanks, choices, facts and the two last lines leave
-			n := Rows - 1 - len(out) - 2 - len(m.Items) - 1 - len(facts) - 2
+			n := Rows - 1 - len(out) - 2 - len(choices) - 1 - len(facts) - 2
 			if len(facts) > 0 {
 				n--
 			}
@@ -123,14 +123,10 @@ func (m *Menu) Lines(now time.Time) []string {
 	}
 	out = append(out, "")
 	// With room to spare the choices stand apart.
-	airy := len(out)+2*len(m.Items)+len(facts)+4 < Rows
-	for i, it := range m.Items {
+	airy := len(out)+2*len(choices)+len(facts)+4 < Rows && len(choices) == len(m.Items)
+	for i, line := range choices {
 		if i > 0 && airy {
 			out = append(out, "")
-		}
-		line := clip(fmt.Sprintf("%s  %d  %s", margin, i+1, it.Text), Columns-2)
-		if i == m.Selected {
-			line = selectMark + line + strings.Repeat(" ", Columns-2-len(line))
 		}
 		out = append(out, line)
 	}
@@ -142,6 +138,35 @@ func (m *Menu) Lines(now time.Time) []string {
 		out = append(out, "")
 	}
 	return append(out, margin+m.countdown(now), margin+"Arrow keys and Enter, or the digit.")
+}
+
+// choices gives the lines of the choices: one each, but of a long one that is selected
+// all is shown.
+func (m *Menu) choices() []string {
+	var out []string
+	for i, it := range m.Items {
+		if i == m.Selected {
+			out = append(out, selected(i, it.Text)...)
+		} else {
+			out = append(out, clip(number(i)+it.Text, Columns-2))
+		}
+	}
+	return out
+}
+
+func number(i int) string { return fmt.Sprintf("%s  %d  ", margin, i+1) }
+
+func selected(i int, text string) []string {
+	first := number(i)
+	lines := Wrap(text, strings.Repeat(" ", len(first)), 3)
+	if len(lines) == 0 {
+		lines = []string{first}
+	}
+	lines[0] = first + strings.TrimLeft(lines[0], " ")
+	for k, l := range lines {
+		lines[k] = selectMark + l + strings.Repeat(" ", max(Columns-2-len(l), 0))
+	}
+	return lines
 }
 
 // detail gives what happened and the hint, n lines at most. The hint is never cut

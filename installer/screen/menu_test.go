@@ -63,7 +63,13 @@ func TestScreens(t *testing.T) {
 	long := failure(strings.Repeat("the server said something that goes on and on ", 40), "and\x1b[2J then\nmore", strings.Repeat("x", 300))
 	long.Node = strings.Repeat("n", 200)
 	long.Facts[0].Value = strings.Repeat("very ", 40)
+	drives := &screen.Menu{Node: "node", Title: "Install demo/1 on which drive?", Detail: []string{"Not sdb, 8.0 GB, usb: it is slate's start medium."}, Selected: 1, Items: []screen.Item{
+		{Text: "sda, 1.0 TB, sata, Samsung SSD 870 EVO 1TB, serial S6PTNM0T512345A: partition 1: EFI system; partition 2: ext4 \"root\""},
+		{Text: "nvme0n1, 512 GB, nvme, KIOXIA KXG60ZNV512G, serial 20AS10J4T9K1: partition 1: EFI system: vfat \"SYSTEM\"; partition 2: Windows's file system (NTFS) \"Windows\""},
+		{Text: "Go back, nothing is changed"},
+	}}
 	for name, m := range map[string]*screen.Menu{
+		"drives":  drives,
 		"chooser": chooser(), "chooser-waiting": waiting, "chooser-bare": bare,
 		"failure":      failure("eth0 (52:54:00:12:34:56): no DHCP server answered; eth1 (52:54:00:12:34:57): no link: is the cable in?"),
 		"failure-long": long,
