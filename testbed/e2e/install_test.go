@@ -3,6 +3,8 @@
 package e2e
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -18,34 +20,44 @@ import (
 )
 
 // Two machines are installed: one by a person at the console, one by what config.d
-// says. Then the appliance is gone, they lose power, and they come up from their own
-// drives; nothing else was touched.
+// says, through a power cut. Then the appliance is gone, they lose power, and they come
+// up from their own drives; nothing else was touched. Their drives as other power cuts
+// would have left them hold a whole system or none.
 func TestInstallAtTheConsole(t *testing.T) {
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	s.conf("system/cboot.conf", "timeout = 0\n") // the chooser waits for a person
 	s.conf("nodes/node-1e0102/system/cboot.conf", "mode = \"installed\"\ntimeout = 3\n")
 	s.conf("nodes/node-1e0102/controller/drives.conf", "[[drive]]\nname = \"it\"\nmatch = { serial = \"THE*\" }\nwipe = true\nfilesystem = \"btrfs\"\n")
 	s.serve()
-	bios := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"disk", "net"}, Disks: []lab.Disk{{Size: 5 << 30, Serial: "THEDISK"}},
+	bios := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"disk", "net"}, Disks: []lab.Disk{{Size: 5 << 30, Serial: "THEDISK", Record: true}},
 		NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x01, 0x01}}}})
 	other, lost := foreignDisks(t)
 	uefi := s.Node(lab.NodeSpec{Name: "uefi", Firmware: qemu.UEFI, Boot: []string{"disk", "net"}, Memory: 1536,
-		Disks: []lab.Disk{{File: other, Serial: "OTHER", Bus: "sata"}, {File: lost, Serial: "THEDISK"}},
+		Disks: []lab.Disk{{File: other, Serial: "OTHER", Bus: "sata"}, {File: lost, Serial: "THEDISK", Record: true}},
 		NICs:  []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x01, 0x02}}}})
 	before := hashFile(t, other)
 
-	installByHand(t, s, bios)
+	rng := rand.New(rand.NewPCG(cutSeed(t), 0))
+	middle := lost + ".middle"
 	var g errgroup.Group
+	g.Go(func() error { return cutInstall(t, uefi, lost, middle, rng) })
+	installByHand(t, s, bios)
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
 	for n, marker := range map[*lab.Node]string{bios: `slate:   demo/[0-9]+ is installed on vda, in`, uefi: `slate:   demo/[0-9]+ is installed on vda, in`} {
 		g.Go(func() error { return s.loginOne(n, marker) })
 	}
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
+	checkCuts(t, s, bios, uefi, middle, rng)
 	want := s.treeSurvey()
 	for _, n := range []*lab.Node{bios, uefi} {
 		checkInstalled(t, s, n, want)
-		s.Run(n, commandLimit, "echo kept > /home/kept; sync")
+		if got := s.Run(n, commandLimit, keep); strings.TrimSpace(got) != "kept" {
+			t.Errorf("%s: a file in /home holds %q, want what was written", n.Name(), got)
+		}
 	}
 	// The appliance is gone and the power is cut.
 	s.stop()
@@ -57,8 +69,9 @@ func TestInstallAtTheConsole(t *testing.T) {
 	}
 	s.loginAfter(`slate:   starting demo/[0-9]+ from system A`, bios, uefi)
 	for _, n := range []*lab.Node{bios, uefi} {
-		if got := strings.TrimSpace(s.Run(n, commandLimit, ". /run/slate/facts; echo $SLATE_MODE $(cat /home/kept)")); got != "installed kept" {
-			t.Errorf("%s after the power cut: %q, want it installed, with what was kept", n.Name(), got)
+		if got := strings.TrimSpace(s.Run(n, commandLimit, ". /run/slate/facts; echo $SLATE_MODE $(cat /home/kept) $(stat -c %a:%s /run/slate/user-data/persistent/.slate/random-seed)")); got != "installed kept 600:64" {
+			t.Errorf("%s after the power cut: %q, want it installed, with what was kept; there is:\n%s", n.Name(), got,
+				s.Run(n, commandLimit, "stat /home/kept; od -c /home/kept; dmesg | grep -i -e vda -e btrfs"))
 		}
 	}
 	bios.PowerCut()
@@ -66,6 +79,33 @@ func TestInstallAtTheConsole(t *testing.T) {
 	if after := hashFile(t, other); after != before {
 		t.Error("the drive that config.d does not name was changed")
 	}
+}
+
+// keep writes a file that a power cut must leave alone.
+const keep = "echo kept > /home/kept; sync /home/kept; cat /home/kept"
+
+// cutInstall cuts the power in the middle of an installation, keeps a copy of the drive
+// as it is then, and switches the machine on again.
+func cutInstall(t *testing.T, n *lab.Node, drive, middle string, rng *rand.Rand) error {
+	moments := []string{`make the file system of slate-data`, `slate: +[1-9][0-9]? % of`, `slate: +[4-8][0-9] % of`, `writing kernel and loaders`, `making the tree`, `writing to the disk`, `verifying`}
+	at := moments[rng.IntN(len(moments))]
+	if _, err := n.Console().Expect(t.Context(), bootLimit, at); err != nil {
+		return fmt.Errorf("%s: %w", n.Name(), err)
+	}
+	n.PowerCut()
+	t.Logf("the power of %s is cut at: %s", n.Name(), at)
+	if _, err := run("cp", "--reflink=auto", "--sparse=always", drive, middle); err != nil {
+		return err
+	}
+	return n.Start(t.Context())
+}
+
+// checkCuts judges the drives as power cuts would have left them during what was
+// recorded.
+func checkCuts(t *testing.T, s *site, bios, uefi *lab.Node, middle string, rng *rand.Rand) {
+	t.Helper()
+	newCuts(t, s, bios, 0, "truncate -s 5G $D").check(rng, 8)
+	newCuts(t, s, uefi, 1, "cp --sparse=always "+middle+" $D").check(rng, 8)
 }
 
 // foreignDisks makes a drive that must not be touched, and one that may be wiped.

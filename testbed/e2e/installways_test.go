@@ -86,7 +86,7 @@ func checkAlone(t *testing.T, s *site, n *lab.Node, byEntry bool) {
 		}
 		n.Spec.Boot = []string{}
 	}
-	s.Run(n, commandLimit, "echo kept > /home/kept; sync")
+	s.Run(n, commandLimit, keep)
 	n.PowerCut()
 	n.Spec.NICs[0].Unplugged = true
 	if err := n.Start(t.Context()); err != nil {

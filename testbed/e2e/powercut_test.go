@@ -344,6 +344,19 @@ func cutSeed(t *testing.T) uint64 {
 	return seed
 }
 
+// check cuts the power n times. Each time there must be a whole system, or none.
+func (c *cuts) check(rng *rand.Rand, n int) {
+	c.t.Helper()
+	for _, at := range c.moments(rng, n) {
+		v, err := c.judge(c.make(at, rng))
+		if err != nil {
+			c.t.Errorf("power cut before write %d of %d: %v", at, c.log.Len(), err)
+			continue
+		}
+		c.t.Logf("cut before write %d of %d, after %d MB: %s", at, c.log.Len(), c.log.Bytes(at)>>20, v)
+	}
+}
+
 func (v verdict) String() string {
 	if v.installed {
 		return "installed"
@@ -377,7 +390,8 @@ func (c *cuts) boot(s *site, name string, fw qemu.Firmware, file string, v verdi
 const judgedPerBoot = 4
 
 // Two installations are recorded, and machines are switched on with their drives as a
-// power cut at a random moment leaves them.
+// power cut at a random moment leaves them. The sample of make test is part of
+// TestInstallAtTheConsole.
 func TestPowerCuts(t *testing.T) {
 	if os.Getenv("SLATE_SOAK") == "" {
 		t.Skip("part of make soak: it takes half an hour")
