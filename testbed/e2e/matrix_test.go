@@ -237,19 +237,33 @@ func keepPicture(t *testing.T, n *lab.Node) {
 
 // askAsPlainPXE makes the iPXE that QEMU's cards have in their BIOS ROMs ask like
 // any other PXE ROM, so that it is given the loader that others get, and starts it
-// the way they do.
+// the way they do. It waits 2 seconds for Ctrl-B; on a busy host that can be missed,
+// and the machine is reset.
 func askAsPlainPXE(t *testing.T, n *lab.Node) {
 	con := n.Console()
-	expect := func(pattern string) {
-		if _, err := con.Expect(t.Context(), bootLimit, pattern); err != nil {
+	shell := func() error {
+		if _, err := con.Expect(t.Context(), bootLimit, `Ctrl-B`); err != nil {
+			return err
+		}
+		if err := con.Send("\x02"); err != nil {
+			return err
+		}
+		_, err := con.Expect(t.Context(), 20*time.Second, `iPXE>`)
+		return err
+	}
+	err := shell()
+	for range 3 {
+		if err == nil {
+			break
+		}
+		if err := n.Reset(t.Context()); err != nil {
 			t.Fatal(err)
 		}
+		err = shell()
 	}
-	expect(`Ctrl-B`)
-	if err := con.Send("\x02"); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
-	expect(`iPXE>`)
 	for _, line := range []string{"set user-class PXE", "autoboot"} {
 		if err := con.Type(t.Context(), commandLimit, line); err != nil {
 			t.Fatal(err)

@@ -157,7 +157,7 @@ func addressServer(t *testing.T, l *labtest.Lab, more ...string) *lab.Host {
 const survey = `(export LC_ALL=C; find . -xdev -type d -printf '%p %y %m %U %G %T@\n'; ` +
 	`find . -xdev ! -type d -printf '%p %y %m %U %G %s %T@ %n %l\n'; ` +
 	`find . -xdev \( -type b -o -type c \) -exec stat -c '%n %t:%T' {} +; ` +
-	`find . -xdev -type f -print0 | xargs -0 sha256sum) | LC_ALL=C sort | sha256sum`
+	`find . -xdev -type f -print0 | xargs -0 md5sum) | LC_ALL=C sort | md5sum`
 
 // fixture imports the demo's image with some rare kinds of files in it as the image
 // fixture, and returns its survey.
