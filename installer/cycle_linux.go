@@ -4,22 +4,17 @@ package installer
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"slate/images"
-	"slate/images/durable"
 	"slate/installer/bootpart"
 	"slate/installer/disk"
 	"slate/installer/root"
 	"slate/installer/slot"
 	"slate/netboot/config"
 
-	"github.com/klauspost/compress/zstd"
 	"golang.org/x/sys/unix"
 )
 
@@ -134,68 +129,11 @@ func (b *Boot) beginCycle() {
 	b.Note("start %d of this machine", c.Number)
 }
 
-// The logs of starts that are kept on the boot partition.
-const (
-	keptLogs    = 20
-	keptLogSize = 4 << 20 // of all of them
-	logSuffix   = ".log.zst"
-)
-
-// keepLog keeps the log of this start on the boot partition, for when no appliance can
-// be reached, and removes what is too much.
+// keepLog keeps the log of this start on the boot partition. The agent sends the logs of
+// starts in which no appliance was reached.
 func (b *Boot) keepLog() {
-	dir := filepath.Join(bootMount, bootpart.LogDir)
-	if err := saveLog(dir, b.Cycle.Number, b.Log()); err != nil {
+	server, _ := b.Fleet.Known()
+	if err := bootpart.SaveLog(bootMount, b.Cycle.Number, b.Log(), server != nil); err != nil {
 		b.printf("slate:   the log of this start is not kept: %v\n", err)
 	}
 }
-
-// saveLog writes a log as number.log.zst. One without a number, of a start that came
-// to nothing, follows the last one.
-func saveLog(dir string, number int, text string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
-	if err := durable.RemoveTemps(dir); err != nil {
-		return err
-	}
-	type file struct {
-		number int
-		size   int64
-	}
-	var all []file
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		n, err := strconv.Atoi(strings.TrimSuffix(e.Name(), logSuffix))
-		if info, ierr := e.Info(); err == nil && ierr == nil && strings.HasSuffix(e.Name(), logSuffix) {
-			all = append(all, file{n, info.Size()})
-		}
-	}
-	slices.SortFunc(all, func(a, b file) int { return a.number - b.number })
-	if len(all) > 0 {
-		number = max(number, all[len(all)-1].number+1)
-	}
-	number = max(number, 1)
-	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
-	if err != nil {
-		return err
-	}
-	data := enc.EncodeAll([]byte(text), nil)
-	size := int64(len(data))
-	for _, f := range all {
-		size += f.size
-	}
-	for len(all) > 0 && (len(all) >= keptLogs || size > keptLogSize) {
-		if err := os.Remove(filepath.Join(dir, logName(all[0].number))); err != nil {
-			return err
-		}
-		size -= all[0].size
-		all = all[1:]
-	}
-	return durable.WriteFile(filepath.Join(dir, logName(number)), data, 0o600)
-}
-
-func logName(n int) string { return fmt.Sprintf("%05d%s", n, logSuffix) }

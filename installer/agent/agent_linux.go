@@ -241,7 +241,16 @@ func (a *Agent) Run(ctx context.Context) error {
 		tasks.Go(func() {
 			a.takeOrders(ctx, c.Named, fleet, rep.Add, func() { tasks.Go(func() { a.updateNow(ctx, c, fleet, rep.Add) }) })
 		})
-		tasks.Go(func() { a.tellReports(ctx, c, fleet.PostReport) })
+		var once sync.Once
+		tasks.Go(func() {
+			a.tellReports(ctx, c, func(ctx context.Context, r api.Report) error {
+				err := fleet.PostReport(ctx, r)
+				if err == nil {
+					once.Do(a.tellOldLogs)
+				}
+				return err
+			})
+		})
 		if c.Drive != nil {
 			tasks.Go(func() { a.watchNight(ctx, c, fleet, rep.Add) })
 		}
