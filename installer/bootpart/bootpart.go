@@ -163,7 +163,8 @@ func readTimeout(dir string) int {
 }
 
 // Config is the loader's configuration: the slot that grubenv names, unless its tries
-// are used up and the other has some. It is shown for timeout seconds.
+// are used up and the other has some. It is shown for timeout seconds. Where nothing can
+// be loaded the firmware goes on to its next device.
 func Config(entries []Entry, timeout int) string {
 	var b strings.Builder
 	b.WriteString("# Written by slate; what is changed here is lost.\n" +
@@ -174,9 +175,11 @@ func Config(entries []Entry, timeout int) string {
 			"\techo 'Slate: system A did not come up; starting system B.'\n\tset default=b\nfi\n" +
 			"if [ \"$slot\" = b -a \"$tries_b\" = 0 -a \"$tries_a\" != 0 ]; then\n" +
 			"\techo 'Slate: system B did not come up; starting system A.'\n\tset default=a\nfi\n" +
-			"if [ \"$default\" = a ]; then set fallback=b; else set fallback=a; fi\n")
+			"if [ \"$default\" = a ]; then set fallback='1 2'; else set fallback='0 2'; fi\n") // the places of the entries below
 	} else if len(entries) == 1 {
-		fmt.Fprintf(&b, "set default=%s\n", entries[0].Slot)
+		fmt.Fprintf(&b, "set default=%s\nset fallback=1\n", entries[0].Slot)
+	} else {
+		b.WriteString("set default=next\n")
 	}
 	fmt.Fprintf(&b, "set timeout=%d\n", timeout)
 	for _, e := range entries {
@@ -194,6 +197,7 @@ func Config(entries []Entry, timeout int) string {
 		}
 		fmt.Fprintf(&b, " $last\n\tinitrd /%s/%s/%s\n}\n", Dir, e.Slot, initrdFile)
 	}
+	b.WriteString("\nmenuentry 'Slate: the next device that this machine starts from' --id next {\n\texit\n}\n")
 	return b.String()
 }
 

@@ -29,6 +29,7 @@ func entry(slot string) Entry {
 }
 
 func TestConfig(t *testing.T) {
+	golden.Check(t, "testdata/none.cfg.golden", []byte(Config(nil, DefaultTimeout)))
 	dir := t.TempDir()
 	if err := WriteEntry(dir, entry("a")); err != nil {
 		t.Fatal(err)

@@ -284,7 +284,7 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 func (t Tools) Do(ctx context.Context, p Plan, note func(string, ...any)) error {
 	for _, s := range p.Steps {
 		note("%s", s.What)
-		if _, err := t.run(ctx, s.Stdin, s.Args...); err != nil {
+		if err := t.step(ctx, p.Drive.Device, s); err != nil {
 			if bad := rewrite(p.Drive.Device); bad != nil && ctx.Err() == nil {
 				err = fmt.Errorf("the drive takes no data (%w): %w", bad, err)
 			}
@@ -297,6 +297,19 @@ func (t Tools) Do(ctx context.Context, p Plan, note func(string, ...any)) error 
 		}
 	}
 	return nil
+}
+
+func (t Tools) step(ctx context.Context, device string, s Step) error {
+	if s.Write == nil {
+		_, err := t.run(ctx, s.Stdin, s.Args...)
+		return err
+	}
+	f, err := os.OpenFile(device, os.O_WRONLY|os.O_SYNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteAt(s.Write, 0)
+	return errors.Join(err, f.Close())
 }
 
 // rewrite writes the first sector of a drive that is being overwritten as it is: the

@@ -98,11 +98,12 @@ type Plan struct {
 	Keep bool
 }
 
-// Step is one program to run.
+// Step is one program to run, or what is written to the beginning of the drive.
 type Step struct {
 	What  string // for people
 	Args  []string
 	Stdin string
+	Write []byte
 	// Settle has the kernel read the table again after the step.
 	Settle bool
 }
@@ -133,7 +134,11 @@ func (p Plan) String() string {
 		b.WriteString(l + "\n")
 	}
 	for _, s := range p.Steps {
-		fmt.Fprintf(&b, "\n%s:\n  %s\n", s.What, strings.Join(s.Args, " "))
+		how := strings.Join(s.Args, " ")
+		if s.Write != nil {
+			how = fmt.Sprintf("write % x to the beginning of %s", s.Write, p.Drive.Device)
+		}
+		fmt.Fprintf(&b, "\n%s:\n  %s\n", s.What, how)
 		for line := range strings.Lines(s.Stdin) {
 			b.WriteString("  | " + strings.TrimSuffix(line, "\n") + "\n")
 		}
@@ -186,6 +191,11 @@ func partDevice(drive string, n int) string {
 	return fmt.Sprintf("%s%d", drive, n)
 }
 
+// nextDevice is code for the first sector of a drive: int 18h, with which a BIOS tries
+// the next device; should it not, hlt for ever. A table makes a BIOS start what is
+// there, and with no code at all the machine would hang.
+var nextDevice = []byte{0xcd, 0x18, 0xf4, 0xeb, 0xfd}
+
 func (p *Plan) divide() {
 	wipe := []string{"wipefs", "--all", "--force", "--quiet"}
 	for _, old := range p.Drive.Parts {
@@ -197,8 +207,10 @@ func (p *Plan) divide() {
 	for _, part := range p.Parts {
 		fmt.Fprintf(&table, "start=%d, size=%d, type=%s, name=\"%s\"\n", part.Start/p.Drive.Sector, part.Size/p.Drive.Sector, part.Type, part.Label)
 	}
+	// Without --wipe, sfdisk leaves the code where it is. The step before has wiped.
+	p.Steps = append(p.Steps, Step{What: "have a BIOS go on to the next device until there is a loader", Write: nextDevice})
 	p.Steps = append(p.Steps, Step{What: "write the partition table",
-		Args: []string{"sfdisk", "--quiet", "--wipe", "always", "--wipe-partitions", "always", "--no-reread", "--no-tell-kernel", p.Drive.Device}, Stdin: table.String(), Settle: true})
+		Args: []string{"sfdisk", "--quiet", "--wipe", "never", "--wipe-partitions", "always", "--no-reread", "--no-tell-kernel", p.Drive.Device}, Stdin: table.String(), Settle: true})
 }
 
 // format makes the file systems. What is kept is user-data, and what an installation
