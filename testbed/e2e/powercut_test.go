@@ -126,6 +126,9 @@ func (c *cuts) judge(file string) (v verdict, err error) {
 		}
 	}()
 	_, _ = run("partx", "--add", loop) // not every kernel reads the table itself; there may be none
+	if first, err := readAt(file, 0, 512); err != nil || first[0] == 0 && first[510] == 0x55 && first[511] == 0xaa {
+		return v, fmt.Errorf("a BIOS starts a first sector without code (%v)", err)
+	}
 	d := disk.Tools{}.LookAt(ctx, "", disk.Drive{Name: filepath.Base(loop), Device: loop})
 	if !d.Ours() {
 		return verdict{why: "the drive is not ours: " + strings.Join(d.Holds(), "; ")}, nil
@@ -187,6 +190,9 @@ func (c *cuts) system(ctx context.Context, d disk.Drive) (found, error) {
 	return found{Record: rec}, nil
 }
 
+// grubCode is the first byte of GRUB's first sector: a jump over its parameters.
+const grubCode = 0xeb
+
 // loaders checks that whatever a firmware would start is whole.
 func (c *cuts) loaders(file string, d disk.Drive, boot bootFiles) error {
 	whole := bootFiles{file: c.whole, at: boot.at}
@@ -195,7 +201,7 @@ func (c *cuts) loaders(file string, d disk.Drive, boot bootFiles) error {
 		return err
 	}
 	core := d.Part(disk.LabelBIOS)
-	if first[0] != 0 { // GRUB's first sector is there
+	if first[0] == grubCode {
 		have, err := readAt(file, core.Start, core.Size)
 		if err != nil {
 			return err
@@ -247,7 +253,7 @@ func (c *cuts) starts(b bootFiles, rec images.Record) error {
 			return fmt.Errorf("the initramfs on the boot partition lacks the %s", p.Name)
 		}
 	}
-	if first, err := readAt(b.file, 0, 440); err != nil || first[0] == 0 {
+	if first, err := readAt(b.file, 0, 440); err != nil || first[0] != grubCode {
 		return fmt.Errorf("the loader for BIOS is missing (%v)", err)
 	}
 	for _, name := range []string{"EFI/BOOT/BOOTX64.EFI", "slate/site.key.pub", "slate/grubenv"} {
