@@ -204,7 +204,9 @@ func (b *Boot) lookAtSlot(l *Local, s string, keys []ed25519.PublicKey) slot.See
 	}
 	m.Where, m.Flags = slotMount, unix.MS_RDONLY|unix.MS_NOATIME
 	if err := m.Do(); err != nil {
-		seen.Read = err
+		if seen.Trial != "" || bootpart.Has(bootMount, s) {
+			seen.Read = err
+		} // else it was never filled: an installation ended before that
 		return seen
 	}
 	defer unix.Unmount(slotMount, 0)
