@@ -109,7 +109,7 @@ func (b *Boot) mediumServers() error {
 	if err != nil || len(info.Servers) == 0 {
 		return err
 	}
-	list, err := serversOf(info)
+	list, err := servers.Listed(info)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,7 +18,6 @@ import (
 	"slate/installer/root"
 	"slate/installer/servers"
 	"slate/netboot/api"
-	"slate/netboot/config"
 
 	"golang.org/x/sys/unix"
 )
@@ -84,7 +82,7 @@ func chooseServer(ctx context.Context, b *Boot) error {
 	for _, r := range b.Ranked {
 		b.Note("%s: %s", r.Server.URL, r.Why)
 	}
-	b.orderFleet()
+	b.Fleet.Order(servers.OrderOf(b.Ranked))
 	best := b.Ranked[0]
 	if !best.Usable() {
 		return fmt.Errorf("no server can be taken: %s: %s", best.Server.URL, best.Why)
@@ -101,39 +99,20 @@ func chooseServer(ctx context.Context, b *Boot) error {
 	return nil
 }
 
-// orderFleet puts the servers that can be spoken to into the order that was found.
-// One that did not answer may come back; a stranger is none of them.
-func (b *Boot) orderFleet() {
-	var order []machine.Server
-	for _, r := range b.Ranked {
-		if !r.Stranger {
-			order = append(order, r.Server)
-		}
-	}
-	b.Fleet.Order(order)
-}
-
 // followServers takes the list of servers of the newest configuration: one file
 // moves a node to other servers, wherever its command line was written.
 func (b *Boot) followServers(ctx context.Context) {
-	list, err := serversOf(b.config().Servers)
+	list, err := servers.Listed(b.config().Servers)
 	if err != nil {
 		b.Note("server.info.conf: %v", err)
 	}
-	if err != nil || len(list) == 0 || b.Offline != nil || sameServers(list, b.Settings.Servers) {
+	if err != nil || len(list) == 0 || b.Offline != nil || servers.Same(list, b.Settings.Servers) {
 		return
 	}
 	b.Note("the configuration names other servers: looking at those")
-	// The one that is spoken to stays the last resort.
-	for _, s := range b.Settings.Servers[:min(1, len(b.Settings.Servers))] {
-		if !slices.ContainsFunc(list, func(o machine.Server) bool { return o.URL.String() == s.URL.String() }) {
-			s.Standby = true
-			list = append(list, s)
-		}
-	}
 	info := b.config().Servers
-	b.Settings.Servers = list
-	b.Settings.Measure = machine.Measure{Timeout: time.Duration(info.Measure.Timeout) * time.Second, Samples: info.Measure.Samples}
+	b.Settings.Servers = servers.WithLastResort(list, b.Settings.Servers)
+	b.Settings.Measure = servers.MeasureOf(info)
 	b.Settings.Move = machine.Move(info.Running.Move)
 	if b.Settings.Server == nil {
 		b.Settings.Server = list[0].URL
@@ -141,37 +120,6 @@ func (b *Boot) followServers(ctx context.Context) {
 	if err := chooseServer(ctx, b); err != nil {
 		b.Note("%v", err)
 	}
-}
-
-// serversOf are the servers that a configuration names, as a command line would.
-func serversOf(info config.ServerInfo) (list []machine.Server, err error) {
-	for _, s := range info.Servers {
-		one, err := machine.ParseServer(s.Word())
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, one)
-	}
-	return list, nil
-}
-
-// sameServers tells whether the present list is the wanted one, but for servers on
-// standby: the appliance that wrote the command line is on it as the last resort.
-func sameServers(want, have []machine.Server) bool {
-	in := func(list []machine.Server, s machine.Server) bool {
-		return slices.ContainsFunc(list, func(o machine.Server) bool { return o.String() == s.String() })
-	}
-	for _, s := range want {
-		if !in(have, s) {
-			return false
-		}
-	}
-	for _, s := range have {
-		if !in(want, s) && !s.Standby {
-			return false
-		}
-	}
-	return true
 }
 
 // useServer makes a server the one of this boot: for what is said and for the root.

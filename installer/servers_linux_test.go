@@ -31,26 +31,6 @@ func serverList(t *testing.T, words ...string) []machine.Server {
 	return out
 }
 
-func TestSameServers(t *testing.T) {
-	a, b, own := "http://10.0.0.1:8070", "http://10.0.0.2:8070", "http://10.0.0.9:8070,standby"
-	for _, c := range []struct {
-		name       string
-		want, have []string
-		same       bool
-	}{
-		{"the same", []string{a, b}, []string{b, a}, true},
-		{"with the one that wrote the command line", []string{a, b}, []string{own, a, b}, true},
-		{"one is new", []string{a, b}, []string{a}, false},
-		{"one is gone", []string{a}, []string{a, b}, false},
-		{"another weight", []string{a + ",weight=2"}, []string{a}, false},
-		{"moved", []string{b}, []string{a}, false},
-	} {
-		if got := sameServers(serverList(t, c.want...), serverList(t, c.have...)); got != c.same {
-			t.Errorf("%s: sameServers = %v", c.name, got)
-		}
-	}
-}
-
 // The root comes from the chosen server, then from the others that have it.
 func TestExports(t *testing.T) {
 	ranked := func(u string, port int, edit ...func(*servers.Ranked)) servers.Ranked {

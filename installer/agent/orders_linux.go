@@ -35,14 +35,17 @@ type commander interface {
 }
 
 // takeOrders asks the appliance for orders, one question after the other, until
-// ctx ends. That it asks tells the appliance that the machine runs.
-func (a *Agent) takeOrders(ctx context.Context, node string, from commander, tell func(api.Event), updating func()) {
+// ctx ends. That it asks tells the appliance that the machine runs. configured is called
+// after a configuration was taken.
+func (a *Agent) takeOrders(ctx context.Context, node string, from commander, tell func(api.Event), updating, configured func()) {
 	pause := orderPause
 	for ctx.Err() == nil {
 		began := time.Now()
 		o, err := from.WaitOrder(ctx, a.seenRevision())
 		if err == nil && o.Do == api.OrderConfig {
-			err = a.takeConfig(ctx, node, from, tell)
+			if err = a.takeConfig(ctx, node, from, tell); err == nil {
+				configured()
+			}
 		} else if err == nil {
 			a.obey(o, tell, updating)
 		}

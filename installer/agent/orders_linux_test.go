@@ -42,7 +42,7 @@ func TestTakeOrders(t *testing.T) {
 			}
 			x := answers[len(asked)-1]
 			return x.order, x.err
-		}), func(e api.Event) { told = append(told, e.Text) }, nil)
+		}), func(e api.Event) { told = append(told, e.Text) }, nil, nil)
 		if got, want := strings.Join(asked, " "), "0s 5s 15s 35s 35s 35s 35s 35s"; got != want {
 			t.Errorf("asked at %s, want %s", got, want)
 		}

@@ -135,7 +135,8 @@ func (p *peer) status() string {
 
 // One file sends a machine to other servers than the one it booted from: of a slow
 // one, a dead one and a good one it takes the good one. That is killed before the
-// root is mounted; the machine comes up from the slow one.
+// root is mounted; the machine comes up from the slow one. Then the file names the one
+// it booted from, and the running machine goes there.
 func TestServers(t *testing.T) {
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	s.conf("system/cboot.conf", "timeout = 0\n") // the chooser waits for a person
@@ -177,4 +178,8 @@ url = "http://10.77.0.2:8070"
 	if !ok() {
 		t.Errorf("the last server has the events %q, want %q among them", slow.events(n), want)
 	}
+	// One file moves the running machine back; its root stays where it is.
+	slow.conf("controller/server/server.info.conf", "[[server]]\nurl = \"http://10.77.0.1:8070\"\n")
+	s.waitFor("slate node show", "going on with http://10.77.0.1:8070 instead of http://10.77.0.3:8070; the system stays mounted", "node", "show", s.nodeName(n))
+	s.Run(n, commandLimit, "ls -lR /usr/bin > /dev/null")
 }
