@@ -104,6 +104,9 @@ func Choose(f Facts) Choice {
 		}
 		return c
 	}
+	if f.Fetched == nil {
+		return c // nobody was asked
+	}
 	fresh, freshConf, err := open(f.Keys, f.Node, f.Fetched)
 	older := c.From == FromKept && fresh.Revision < kept.Revision
 	switch {

@@ -66,6 +66,9 @@ func TestChoose(t *testing.T) {
 		{name: "empty", fetched: []byte{}, kept: kept, from: conf.FromKept, timeout: 11, refused: "not signed"},
 		{name: "the kept one is damaged", fetched: good, kept: kept[:40], from: conf.FromAppliance, timeout: 20, keep: true, unusable: "signature"},
 		{name: "the disk is another node's", err: silent, kept: bundle(t, key, "pc9", 5, "5"), from: conf.FromDefaults, timeout: 10, unusable: `it is for the node "pc9"`},
+		{name: "looked at without asking", kept: kept, from: conf.FromKept, timeout: 11},
+		{name: "another node's disk, looked at without asking", kept: bundle(t, key, "pc9", 5, "5"), from: conf.FromDefaults, timeout: 10, unusable: `it is for the node "pc9"`},
+		{name: "damaged, looked at without asking", kept: kept[:40], from: conf.FromDefaults, timeout: 10, unusable: "signature"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := conf.Choose(conf.Facts{Keys: []ed25519.PublicKey{key.Public().(ed25519.PublicKey)}, Node: "pc1", Fetched: c.fetched, FetchErr: c.err, Kept: c.kept})

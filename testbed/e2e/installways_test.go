@@ -26,6 +26,7 @@ func TestInstallWays(t *testing.T) {
 		s.conf(node+"system/cboot.conf", "mode = \"installed\"\ntimeout = 0\n")
 		s.conf(node+"controller/drives.conf", "[[drive]]\nname = \"it\"\nmatch = { serial = \"IT\" }\nfilesystem = \""+fs+"\"\n")
 	}
+	s.conf("nodes/node-1e0301/system/boot.conf", secureBoot.conf) // its firmware starts what is signed
 	// The fifth machine has two servers.
 	s.conf("nodes/node-1e0501/controller/server/server.info.conf", "[[server]]\nurl = \"http://10.77.0.2:8070\"\n[[server]]\nurl = \"http://10.77.0.3:8070\"\n")
 	dying, other := s.peer("dying", "10.77.0.2", "8070"), s.peer("other", "10.77.0.3", "8070")
