@@ -217,7 +217,9 @@ func (c *cuts) loaders(file string, d disk.Drive, boot bootFiles) error {
 			return fmt.Errorf("a BIOS starts the loader, and %w", err)
 		}
 	}
-	if !boot.has("EFI/BOOT/BOOTX64.EFI") {
+	// FAT has a new name on the disk before it has the content: firmware passes over an
+	// empty loader as if there was none.
+	if first, err := boot.read("EFI/BOOT/BOOTX64.EFI"); err != nil || len(first) == 0 {
 		return nil
 	}
 	for _, name := range []string{"EFI/BOOT/BOOTX64.EFI", "EFI/BOOT/grubx64.efi", "EFI/BOOT/grub.cfg", "EFI/debian/grub.cfg"} {
