@@ -45,12 +45,18 @@ const (
 	giveUpPause = 10
 )
 
+// nextLoaders are the loaders that are looked for on a machine's drives when it is not to
+// start from here: the removable media path (UEFI specification, 3.5.1.1), which slate's own drives
+// have, then those of usual systems that may lack it.
+var nextLoaders = []string{"/EFI/BOOT/BOOTX64.EFI", "/EFI/Microsoft/Boot/bootmgfw.efi", "/EFI/debian/shimx64.efi",
+	"/EFI/ubuntu/shimx64.efi", "/EFI/fedora/shimx64.efi", "/EFI/gentoo/shimx64.efi"}
+
 // Configs renders configurations. Make one with New.
 type Configs struct{ t *template.Template }
 
 // New parses the templates.
 func New() (*Configs, error) {
-	t := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"quote": quote})
+	t := template.New("").Option("missingkey=error").Funcs(template.FuncMap{"quote": quote, "nextLoaders": func() []string { return nextLoaders }})
 	if _, err := t.ParseFS(files, "*.cfg.tmpl"); err != nil {
 		return nil, fmt.Errorf("GRUB templates: %w", err)
 	}

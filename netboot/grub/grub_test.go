@@ -49,8 +49,8 @@ func TestConfigs(t *testing.T) {
 		if name == "wait" {
 			continue
 		}
-		if !strings.HasSuffix(string(text), "\nexit 1\n") {
-			t.Errorf("%s does not end in exit 1, which leads to the next boot device", name)
+		if !strings.Contains(string(text), "\n\t\tchainloader $loader\n") || !strings.HasSuffix(string(text), "\nexit 1\n") {
+			t.Errorf("%s does not end in the loader of a drive, or else in the firmware", name)
 		}
 	}
 }

@@ -92,10 +92,10 @@ func TestServerStopped(t *testing.T) {
 	}
 }
 
-// filterHTTP lets nothing through to the appliance's HTTP port.
-func filterHTTP(t *testing.T, s *site, _ *lab.Node) {
+// filterHTTP lets nothing of the machine through to the appliance's HTTP port.
+func filterHTTP(t *testing.T, s *site, n *lab.Node) {
 	labtest.Need(t, "nft")
-	p, err := s.Start(t.Context(), "nft", "nft", "add table inet lab; add chain inet lab in { type filter hook input priority 0; }; add rule inet lab in tcp dport 8070 drop")
+	p, err := s.Start(t.Context(), "nft", "nft", "add table inet lab; add chain inet lab in { type filter hook input priority 0; }; add rule inet lab in ether saddr "+n.MAC().String()+" tcp dport 8070 drop")
 	if err == nil {
 		err = p.Wait(t.Context())
 	}
