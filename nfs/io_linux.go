@@ -95,12 +95,13 @@ func (b *blob) pageInMemory(off int64) bool {
 	return n == 1 && err == nil
 }
 
-// fetch waits until a range is in memory, without copying it.
+// fetch waits until a range is in memory, without copying it. It touches every page: the
+// kernel does not read ahead for a cgroup whose disk is congested.
 func (b *blob) fetch(off int64, n int) error {
 	_ = unix.Fadvise(b.fd, off, int64(n), unix.FADV_WILLNEED) // a hint: the reads below decide
 	var one [1]byte
 	end := off + int64(n) - 1
-	for at := off; at < end; at += 4096 << 2 {
+	for at := off; at < end; at += pageSize {
 		if err := b.read(one[:], at); err != nil {
 			return err
 		}
