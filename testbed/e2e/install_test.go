@@ -28,7 +28,6 @@ func TestInstallAtTheConsole(t *testing.T) {
 	s.conf("system/cboot.conf", "timeout = 0\n") // the chooser waits for a person
 	s.conf("nodes/node-1e0102/system/cboot.conf", "mode = \"installed\"\ntimeout = 3\n")
 	s.conf("nodes/node-1e0102/controller/drives.conf", "[[drive]]\nname = \"it\"\nmatch = { serial = \"THE*\" }\nwipe = true\nfilesystem = \"btrfs\"\n")
-	s.conf("nodes/node-1e0102/system/overlays.conf", "[[overlay]]\npath = \"/var/log\"\nupper = \"user-data\"\n")
 	s.serve()
 	bios := s.Node(lab.NodeSpec{Name: "bios", Boot: []string{"disk", "net"}, Disks: []lab.Disk{{Size: 5 << 30, Serial: "THEDISK", Record: true}},
 		NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x01, 0x01}}}})
@@ -75,9 +74,6 @@ func TestInstallAtTheConsole(t *testing.T) {
 				s.Run(n, commandLimit, "stat /home/kept; od -c /home/kept; dmesg | grep -i -e vda -e btrfs"))
 		}
 	}
-	if got := strings.TrimSpace(s.Run(uefi, commandLimit, "journalctl -q -b -1 -o cat | head -1 | wc -l")); got != "1" {
-		t.Errorf("lines of the journal of the start before, which is kept: %s; want one", got)
-	}
 	bios.PowerCut()
 	uefi.PowerCut()
 	if after := hashFile(t, other); after != before {
@@ -86,7 +82,7 @@ func TestInstallAtTheConsole(t *testing.T) {
 }
 
 // keep writes a file that a power cut must leave alone.
-const keep = "echo kept > /home/kept; sync /home/kept; journalctl --sync; cat /home/kept"
+const keep = "echo kept > /home/kept; sync /home/kept; cat /home/kept"
 
 // cutInstall cuts the power in the middle of an installation, keeps a copy of the drive
 // as it is then, and switches the machine on again.
