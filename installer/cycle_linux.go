@@ -129,11 +129,17 @@ func (b *Boot) beginCycle() {
 	b.Note("start %d of this machine", c.Number)
 }
 
+// reached tells whether an appliance was: it has given this start an id. That the
+// command line names one says nothing.
+func (b *Boot) reached() bool {
+	_, id := b.Fleet.Known()
+	return id != ""
+}
+
 // keepLog keeps the log of this start on the boot partition. The agent sends the logs of
 // starts in which no appliance was reached.
 func (b *Boot) keepLog() {
-	server, _ := b.Fleet.Known()
-	if err := bootpart.SaveLog(bootMount, b.Cycle.Number, b.Log(), server != nil); err != nil {
+	if err := bootpart.SaveLog(bootMount, b.Cycle.Number, b.Log(), b.reached()); err != nil {
 		b.printf("slate:   the log of this start is not kept: %v\n", err)
 	}
 }

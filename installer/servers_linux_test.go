@@ -18,17 +18,14 @@ import (
 	"slate/netboot/api"
 )
 
-func serverList(t *testing.T, words ...string) []machine.Server {
-	t.Helper()
-	var out []machine.Server
-	for _, w := range words {
-		s, err := machine.ParseServer(w)
-		if err != nil {
-			t.Fatal(err)
+// A server that the command line names has not been reached by that.
+func TestReached(t *testing.T) {
+	named := []machine.Server{{URL: &url.URL{Scheme: "http", Host: "10.0.0.4:8070"}}}
+	for id, want := range map[string]bool{"": false, "b1": true} {
+		if got := (&Boot{Fleet: servers.NewFleet(named, id)}).reached(); got != want {
+			t.Errorf("with the id %q: reached = %v, want %v", id, got, want)
 		}
-		out = append(out, s)
 	}
-	return out
 }
 
 // The root comes from the chosen server, then from the others that have it.
@@ -91,7 +88,7 @@ func TestChooserWithAMedium(t *testing.T) {
 		{"server", &Boot{Settings: machine.Settings{NFS: nfs}, Medium: &Medium{}}, "diskless", "diskless", ""},
 		{"image without a network", &Boot{Medium: carries, Offline: offline}, "medium", "medium", "It cannot run from a server: no link: is the cable in?"},
 		{"nothing", &Boot{Medium: &Medium{}, Offline: offline}, "", "", "no link"},
-		{"a dead server", &Boot{Medium: carries, Ranked: []servers.Ranked{{Cost: inf, Why: "connection refused", Finding: servers.Finding{Server: serverList(t, "http://10.0.0.4:8070")[0]}}}},
+		{"a dead server", &Boot{Medium: carries, Ranked: []servers.Ranked{{Cost: inf, Why: "connection refused", Finding: servers.Finding{Server: machine.Server{URL: &url.URL{Scheme: "http", Host: "10.0.0.4:8070"}}}}}},
 			"medium", "medium", "http://10.0.0.4:8070: connection refused"},
 		{"the medium was not found", &Boot{Settings: machine.Settings{NFS: nfs}}, "diskless", "diskless", ""},
 	} {

@@ -164,7 +164,7 @@ func readTimeout(dir string) int {
 
 // Config is the loader's configuration: the slot that grubenv names, unless its tries
 // are used up and the other has some. It is shown for timeout seconds. Where nothing can
-// be loaded the firmware goes on to its next device.
+// be loaded a BIOS goes on to its next device; UEFI may show its set-up.
 func Config(entries []Entry, timeout int) string {
 	var b strings.Builder
 	b.WriteString("# Written by slate; what is changed here is lost.\n" +

@@ -123,26 +123,15 @@ func (f Fill) wanted() map[images.Digest]int64 {
 	return out
 }
 
-// btrfsSync is BTRFS_IOC_SYNC of linux/btrfs.h: _IO(0x94, 8).
-const btrfsSync = 0x9408
-
 // syncfs waits until all of a file system is on its disk. A write that the drive
-// refused meanwhile is an error here (since Linux 5.8). btrfs's own call comes first:
-// it also waits for what is still being compressed.
+// refused meanwhile is an error here (since Linux 5.8).
 func syncfs(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}
 	defer d.Close()
-	var stat unix.Statfs_t
-	if err = unix.Fstatfs(int(d.Fd()), &stat); err == nil && stat.Type == unix.BTRFS_SUPER_MAGIC {
-		err = unix.IoctlSetInt(int(d.Fd()), btrfsSync, 0)
-	}
-	if err == nil {
-		err = unix.Syncfs(int(d.Fd()))
-	}
-	if err != nil {
+	if err := unix.Syncfs(int(d.Fd())); err != nil {
 		return fmt.Errorf("write %s to its disk: %w", dir, err)
 	}
 	return nil
