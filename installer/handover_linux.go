@@ -106,6 +106,9 @@ func (b *Boot) finish() error {
 		c.Slot, c.Cycle, c.Tries, c.Last = b.System.Slot, b.Cycle.Number, b.config().Update.Tries, b.Settings.Last
 		c.Tree, c.Verify = b.System.Record.Tree.String(), b.config().Update.Verify
 	}
+	if in := b.rootInput(); !in.Lower.Local() && in.Lower.Valid() {
+		c.Tree, c.Root = b.Settings.Tree, in.Lower.NFS.Server.String()
+	}
 	if u, boot := b.Fleet.Known(); u != nil {
 		c.Server, c.Boot, c.Hello = u.String(), boot, b.Fleet.Introduction()
 		for _, s := range b.Fleet.Servers() {

@@ -229,9 +229,9 @@ func (b *Boot) fill(ctx context.Context, c *transfer.Client, signed transfer.Sig
 // come last but one: with them the loader knows the slot.
 func (b *Boot) installBoot(ctx context.Context, rec images.Record, d disk.Drive, target string, open func(images.Digest) (*os.File, error)) error {
 	b.Note("writing kernel and loaders")
-	controller, err := bootpart.ControllerCPIO(or2(b.Root, "/"), controllerList)
+	controller, err := b.controllerArchive(ctx)
 	if err != nil {
-		return fmt.Errorf("pack the controller: %w", err)
+		return fmt.Errorf("the controller: %w", err)
 	}
 	cmdline := update.Cmdline(readText(b.path("/proc/cmdline")), rec, target, d.GUID)
 	if err := bootpart.WriteVersion(bootMount, target, rec, controller, cmdline, open); err != nil {
@@ -251,6 +251,23 @@ func (b *Boot) installBoot(ctx context.Context, rec images.Record, d disk.Drive,
 	env.Tries[target] = b.config().Update.Tries
 	env.Trial[target] = bootpart.NewTrial(rec.Tree)
 	return bootpart.WriteEnv(bootMount, env)
+}
+
+// controllerArchive is what the machine starts with from its drive: the controller that
+// the appliance has for it, which the first update then need not fetch, or the one that
+// runs.
+func (b *Boot) controllerArchive(ctx context.Context) ([]byte, error) {
+	if b.Fleet.Usable() && b.Offline == nil {
+		a, err := b.askAssigned(ctx, updateState(), b.openAssigned())
+		if err == nil {
+			var data []byte
+			if data, err = b.Fleet.Controller(ctx, a.Controller); err == nil {
+				return data, nil
+			}
+		}
+		b.Note("keeping the controller that runs, as the appliance's cannot be had: %v", err)
+	}
+	return bootpart.ControllerCPIO(or2(b.Root, "/"), controllerList)
 }
 
 // keepConfig keeps beside the kernels what the machine is configured by when nobody can

@@ -160,5 +160,8 @@ func startAgent() error {
 	if err != nil {
 		return err
 	}
+	if err := root.Spare("/", p.Pid); err != nil {
+		say("slate: a shut-down may end the agent early: %v\n", err)
+	}
 	return p.Release()
 }

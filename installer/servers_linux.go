@@ -7,8 +7,6 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"os"
 	"strings"
 	"time"
@@ -143,16 +141,8 @@ func (b *Boot) exportOn(r servers.Ranked) (machine.Export, bool) {
 	if name, _, ok := strings.Cut(b.Settings.Image, "/"); path == "" && ok && b.Settings.Tree != "" {
 		path = "/" + name + "/" + b.Settings.Tree
 	}
-	addr, ok := addrOf(r.Server.URL)
-	if !ok || r.Load.NFSPort < 1 || r.Load.NFSPort > 65535 || path == "" {
-		return machine.Export{}, false
-	}
-	return machine.Export{Server: netip.AddrPortFrom(addr, uint16(r.Load.NFSPort)), Path: path}, true
-}
-
-func addrOf(u *url.URL) (netip.Addr, bool) {
-	a, err := netip.ParseAddr(u.Hostname())
-	return a, err == nil
+	at, ok := r.NFS()
+	return machine.Export{Server: at, Path: path}, ok && path != ""
 }
 
 func setClock(b *Boot, clock time.Time) error {

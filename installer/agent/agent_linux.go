@@ -18,6 +18,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,6 +73,7 @@ type Config struct {
 	// because none of its had come up, is healthy.
 	Grant string `json:"grant,omitempty"`
 	Tree  string `json:"tree,omitempty"` // digest of the version's tree list
+	Root  string `json:"root,omitempty"` // address and port of the NFS server of a diskless machine's root
 
 	Verify config.VerifyFiles `json:"verify,omitzero"`
 
@@ -105,6 +107,7 @@ type Agent struct {
 	Fill func(context.Context, update.Order, func(string)) (update.Result, error)
 
 	config  configState
+	root    rootState
 	updates updates
 	spray   time.Duration
 
@@ -113,8 +116,12 @@ type Agent struct {
 	renew  func(context.Context, network.Lease) (network.Lease, error)
 	apply  func(network.Lease) error
 	remove func(network.Lease) error
-	look   time.Duration
-	usage  func(dir string) (used, total uint64, err error)
+
+	reach    func(context.Context, netip.AddrPort) error
+	redirect func(from, to netip.AddrPort) (redirection, error)
+
+	look  time.Duration
+	usage func(dir string) (used, total uint64, err error)
 
 	spaceLook time.Duration
 
@@ -150,6 +157,12 @@ func (a *Agent) defaults(node string) {
 	}
 	if a.remove == nil {
 		a.remove = network.Remove
+	}
+	if a.reach == nil {
+		a.reach = reach
+	}
+	if a.redirect == nil {
+		a.redirect = openRedirect
 	}
 	if a.restart == nil {
 		a.restart = restart
@@ -252,6 +265,10 @@ func (a *Agent) Run(ctx context.Context) error {
 				return err
 			})
 		})
+		if root, err := netip.ParseAddrPort(c.Root); err == nil {
+			a.root.from, a.root.now = root, root
+			tasks.Go(func() { a.watchRoot(ctx, c, fleet, rep.Add) })
+		}
 		if c.Drive != nil {
 			tasks.Go(func() { a.watchNight(ctx, c, fleet, rep.Add) })
 		}

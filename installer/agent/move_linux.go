@@ -15,8 +15,8 @@ import (
 )
 
 // followServers goes to the servers that the newest configuration names, and chooses
-// among them as a start does: one file moves running machines, too. What is mounted
-// from a server stays mounted from it.
+// among them as a start does: one file moves running machines, too, and the roots of
+// those that are diskless.
 func (a *Agent) followServers(ctx context.Context, c Config, f *servers.Fleet, tell func(api.Event)) {
 	info := a.serverConf()
 	if info.Running.Move == config.MoveNever || len(info.Servers) == 0 {
@@ -46,12 +46,16 @@ func (a *Agent) followServers(ctx context.Context, c Config, f *servers.Fleet, t
 	}
 	f.Order(servers.OrderOf(ranked))
 	from, to := have[0], ranked[0].Server
-	if from.URL.String() == to.URL.String() {
-		return
-	}
 	text := fmt.Sprintf("the configuration names other servers: going on with %s instead of %s", to.URL, from.URL)
-	if c.Slot == "" {
-		text += "; the system stays mounted from where it is until the next start"
+	if from.URL.String() == to.URL.String() {
+		text = fmt.Sprintf("the configuration names other servers: staying with %s", to.URL)
+	}
+	if a.rootServer().IsValid() {
+		root, err := a.moveRoot(ctx, c, f.Servers(), p.Measure)
+		if err != nil {
+			root = fmt.Sprintf("the root stays on %s: %v", a.rootServer(), err)
+		}
+		text += "; " + root
 	}
 	a.logf("%s", text)
 	tell(api.Event{Step: api.StepConfig, State: api.StateNote, Text: text, Uptime: machine.Uptime()})
@@ -62,7 +66,7 @@ func (a *Agent) serverConf() config.ServerInfo {
 	a.config.mu.Lock()
 	defer a.config.mu.Unlock()
 	if a.config.node == nil {
-		return config.ServerInfo{}
+		return config.Defaults().Servers
 	}
 	return a.config.node.Servers
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,15 @@ type Ranked struct {
 
 // Usable tells whether the server can be taken.
 func (r Ranked) Usable() bool { return !math.IsInf(r.Cost, 1) }
+
+// NFS is where the server gives roots, if its URL has an address.
+func (r Ranked) NFS() (netip.AddrPort, bool) {
+	addr, err := netip.ParseAddr(r.Server.URL.Hostname())
+	if err != nil || r.Load.NFSPort < 1 || r.Load.NFSPort > 65535 {
+		return netip.AddrPort{}, false
+	}
+	return netip.AddrPortFrom(addr, uint16(r.Load.NFSPort)), true
+}
 
 // floor is added to each round trip: below a millisecond it says more about the
 // moment than about the server.

@@ -46,15 +46,15 @@ func TestCycle(t *testing.T) {
 	}
 }
 
-// installed is a machine with a system on its drive.
-type installed struct {
+// installedMachine is one with a system on its drive.
+type installedMachine struct {
 	*site
 	n *lab.Node
 }
 
 const cycleNode = "node-1e0301"
 
-func newInstalled(t *testing.T) *installed {
+func newInstalled(t *testing.T) *installedMachine {
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	s.conf("nodes/"+cycleNode+"/system/cboot.conf", "mode = \"installed\"\ntimeout = 3\ncmdline = [\"quiet\", \"panic=1\", \"systemd.default_device_timeout_sec=600\", \"no_timer_check\"]\n")
 	s.conf("nodes/"+cycleNode+"/controller/drives.conf", "[[drive]]\nname = \"it\"\nmatch = { serial = \"IT\" }\nwipe = true\n")
@@ -63,7 +63,7 @@ func newInstalled(t *testing.T) *installed {
 	s.serve()
 	n := s.Node(lab.NodeSpec{Name: "it", Boot: []string{"disk", "net"}, Disks: []lab.Disk{{Size: 6 << 30, Serial: "IT"}}, FailOn: []*regexp.Regexp{},
 		NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x03, 0x01}}}})
-	return &installed{s, n}
+	return &installedMachine{s, n}
 }
 
 // update writes what config.d says about damage and verifying.
@@ -71,24 +71,26 @@ func (s *site) update(damaged, verify string) {
 	s.conf("controller/update.chk.conf", fmt.Sprintf("damaged = %q\nhealth-limit = 150\ntries = 2\n[verify]\nat = %q\n", damaged, verify))
 }
 
-func (m *installed) part(t *testing.T) *installed { return &installed{m.site.part(t), m.n} }
+func (m *installedMachine) part(t *testing.T) *installedMachine {
+	return &installedMachine{m.site.part(t), m.n}
+}
 
 // firstCycle installs the machine and lets it become healthy, and shuts it down.
-func (m *installed) firstCycle() {
+func (m *installedMachine) firstCycle() {
 	m.t.Helper()
 	m.loginAfter(`slate:   demo/[0-9]+ is installed on vda, in`, m.n)
 	m.endHealthy()
 }
 
 // endHealthy waits until the start-up is healthy, and shuts the machine down in order.
-func (m *installed) endHealthy() {
+func (m *installedMachine) endHealthy() {
 	m.t.Helper()
 	m.wantEvents(m.n, "health done")
 	m.halt()
 }
 
 // halt shuts the machine down in order.
-func (m *installed) halt() {
+func (m *installedMachine) halt() {
 	m.t.Helper()
 	if err := m.n.Console().Send("poweroff\r"); err != nil {
 		m.t.Fatal(err)
@@ -98,7 +100,7 @@ func (m *installed) halt() {
 	}
 }
 
-func (m *installed) start() {
+func (m *installedMachine) start() {
 	m.t.Helper()
 	if err := m.n.Start(m.t.Context()); err != nil {
 		m.t.Fatal(err)
@@ -106,7 +108,7 @@ func (m *installed) start() {
 }
 
 // second lets system A have its flag, and makes system B a copy of it that is healthy.
-func (m *installed) second() {
+func (m *installedMachine) second() {
 	m.t.Helper()
 	m.on("a", `test ! -e .slate/flag`)
 	m.update("clone", "weekly")
@@ -129,7 +131,7 @@ func (m *installed) second() {
 }
 
 // damageB makes of system B, which is empty, one that lost its flag, and the active one.
-func (m *installed) damageB() {
+func (m *installedMachine) damageB() {
 	m.t.Helper()
 	tar := filepath.Join(m.t.TempDir(), "slate.tar")
 	m.on("a", "tar cf "+tar+" .slate")
@@ -138,7 +140,7 @@ func (m *installed) damageB() {
 }
 
 // env sets the loader's variables.
-func (m *installed) env(words ...string) {
+func (m *installedMachine) env(words ...string) {
 	m.t.Helper()
 	labtest.Need(m.t, "grub-editenv")
 	m.on("boot", "grub-editenv slate/grubenv set "+strings.Join(words, " "))
@@ -146,7 +148,7 @@ func (m *installed) env(words ...string) {
 
 // on runs a script in a partition of the machine's drive, while that is off. Of the boot
 // partition it gets a copy, which goes back: not every host's kernel knows FAT.
-func (m *installed) on(label, script string) string {
+func (m *installedMachine) on(label, script string) string {
 	m.t.Helper()
 	labtest.NeedRoot(m.t)
 	labtest.Need(m.t, "sfdisk")
@@ -179,22 +181,22 @@ type fault struct {
 	name    string
 	damaged string // what config.d says about damage; empty: bailout
 	offline bool   // the appliance is gone
-	spoil   func(m *installed)
+	spoil   func(m *installedMachine)
 	want    []string // on the console, in order
 	login   bool     // it ends with a login
 	healthy bool     // and with a system that is healthy
-	after   func(m *installed)
+	after   func(m *installedMachine)
 }
 
 // onTrial takes its flag from system B, and puts it on trial with one try.
-func onTrial(m *installed) {
+func onTrial(m *installedMachine) {
 	m.on("b", `test -s .slate/flag; rm .slate/flag`)
 	m.on("boot", `tree=$(sed 's/.*slate.tree=\([0-9a-f]\{16\}\).*/\1/' slate/b/cmdline)
 		grub-editenv slate/grubenv set slot=b tries_b=1 tries_a=2 trial_b=$tree-00000001`)
 }
 
 // word puts a word on the command line of system B.
-func word(m *installed, text string) {
+func word(m *installedMachine, text string) {
 	m.on("boot", fmt.Sprintf(`sed -i "s|'slate.slot=b'|& %s|" slate/grub.cfg; grep -q "slate.slot=b' %[1]s" slate/grub.cfg`, text))
 }
 
@@ -207,48 +209,48 @@ const (
 
 var faults = []fault{
 	{name: "flag deleted",
-		spoil: func(m *installed) { m.on("b", `rm .slate/flag`) },
+		spoil: func(m *installedMachine) { m.on("b", `rm .slate/flag`) },
 		want:  []string{`system B on vda is demo/[0-9]+: damaged \(its boot flag is missing\)`, `start system A: system B: its boot flag`, startsA}},
 	{name: "new slot's kernel panics",
-		spoil: func(m *installed) { onTrial(m); word(m, "rdinit=/none") },
+		spoil: func(m *installedMachine) { onTrial(m); word(m, "rdinit=/none") },
 		want:  []string{`Kernel panic`, failedB, backToA, startsA}},
 	{name: "a file in the root altered",
-		spoil: func(m *installed) {
+		spoil: func(m *installedMachine) {
 			m.update("bailout", "boot")
 			m.on("b", `touch -r usr/bin/od ../stamp; printf X | dd of=usr/bin/od bs=1 seek=5000 conv=notrunc status=none; touch -r ../stamp usr/bin/od; rm -r usr/share/doc/bash; echo > etc/strange`)
 		},
 		want: []string{`system B: /etc/strange: is not of the image`, `system B: /usr/bin/od: its content is another`, `files, [0-9]+ KB, come from system A`,
 			`mending /usr/bin/od`, `system B was compared`, startsB},
-		after: func(m *installed) {
+		after: func(m *installedMachine) {
 			m.n.PowerCut()
 			m.on("b", `test ! -e etc/strange; test -e usr/share/doc/bash/copyright; test -s .slate/flag; test ! -e .slate/mending`)
 			digest := m.on("a", `sha256sum usr/bin/od`)
 			m.on("b", `echo "`+digest+`" | sha256sum -c`)
 		}},
 	{name: "flag of the other slot",
-		spoil: func(m *installed) {
+		spoil: func(m *installedMachine) {
 			file := filepath.Join(m.t.TempDir(), "flag")
 			m.on("a", "cp .slate/flag "+file)
 			m.on("b", "cp "+file+" .slate/flag")
 		},
 		want: []string{`damaged \(its boot flag is that of the other slot\)`, startsA}},
 	{name: "backup slot empty, flag deleted", offline: true,
-		spoil: func(m *installed) {
+		spoil: func(m *installedMachine) {
 			m.on("a", `find . -mindepth 1 -maxdepth 1 -exec rm -r {} +`)
 			m.on("b", `rm .slate/flag`)
 		},
 		want: []string{`system B on vda is demo/[0-9]+: damaged`, `make system B whole`, `all of system B is as it should be`, startsB}},
 	{name: "flag of another machine", damaged: "sync",
-		spoil: func(m *installed) { m.on("boot", `head -c 32 /dev/urandom > slate/flag.key`) },
+		spoil: func(m *installedMachine) { m.on("boot", `head -c 32 /dev/urandom > slate/flag.key`) },
 		want: []string{`system B on vda is demo/[0-9]+: damaged \(its boot flag: it is altered, or another machine's\)`, `make system B whole`,
 			`comparing system B`, `all of system B is as it should be`, startsB}, healthy: true},
 	{name: "flag altered", damaged: "clone",
-		spoil: func(m *installed) { m.on("b", `sed -i s/b/c/ .slate/flag`) },
+		spoil: func(m *installedMachine) { m.on("b", `sed -i s/b/c/ .slate/flag`) },
 		want:  []string{`damaged \(its boot flag: it is altered`, `copying demo/[0-9]+ from system A over system B`, startsB}, healthy: true},
 	{name: "clock wrong by ten years", offline: true,
-		spoil: func(m *installed) { onTrial(m); m.n.Spec.Clock = time.Now().AddDate(-10, 0, 0) },
+		spoil: func(m *installedMachine) { onTrial(m); m.n.Spec.Clock = time.Now().AddDate(-10, 0, 0) },
 		want:  []string{`system A on vda is demo/[0-9]+: good`, `system B on vda is demo/[0-9]+: trial`, startsB}, login: true,
-		after: func(m *installed) {
+		after: func(m *installedMachine) {
 			m.Run(m.n, bootLimit, `until grep -q 'health: done' /run/slate/boot.log; do sleep 1; done; date +%Y`)
 			m.halt()
 			m.n.Spec.Clock = time.Now().AddDate(10, 0, 0)
@@ -256,61 +258,61 @@ var faults = []fault{
 			m.Expect(m.n, bootLimit, `system B has earned its boot flag`, `system B on vda is demo/[0-9]+: good`, startsB)
 		}},
 	{name: "its init hangs",
-		spoil: func(m *installed) { onTrial(m); word(m, "init=/usr/bin/sleep infinity") },
+		spoil: func(m *installedMachine) { onTrial(m); word(m, "init=/usr/bin/sleep infinity") },
 		want:  []string{startsB, `the last start, [0-9]+, was of system B with demo/[0-9]+: failed`, failedB, backToA, startsA}},
 	{name: "health check fails",
-		spoil: func(m *installed) { onTrial(m); m.on("b", `touch opt/ill`) },
+		spoil: func(m *installedMachine) { onTrial(m); m.on("b", `touch opt/ill`) },
 		want:  []string{startsB, `was of system B with demo/[0-9]+: failed`, failedB, backToA, startsA}, healthy: true},
 	{name: "boot partition full",
-		spoil: func(m *installed) {
+		spoil: func(m *installedMachine) {
 			m.on("boot", `free=$(mdir -i "$boot" :: | sed -n 's/^ *\([0-9 ]*\) bytes free.*/\1/p' | tr -d ' ')
 			truncate -s $free full; mcopy -i "$boot" full ::; mdir -i "$boot" ::`)
 		},
 		want: []string{startsB}, healthy: true,
-		after: func(m *installed) {
+		after: func(m *installedMachine) {
 			m.halt()
 			m.on("boot", `mdel -i "$boot" ::full; test -s slate/grubenv; test -s slate/flag.key`)
 			m.start()
 			m.Expect(m.n, bootLimit, `system B on vda is demo/[0-9]+: good`, startsB)
 		}},
 	{name: "user-data full",
-		spoil: func(m *installed) {
+		spoil: func(m *installedMachine) {
 			onTrial(m)
 			m.on("user", `dd if=/dev/zero of=full bs=64k status=none || true; sync`)
 		},
 		want: []string{`system B on vda is demo/[0-9]+: trial`, startsB, `this start is not recorded, and earns no boot flag`}, healthy: true,
-		after: func(m *installed) {
+		after: func(m *installedMachine) {
 			m.halt()
 			m.on("user", `rm full`)
 			m.start()
 			m.Expect(m.n, bootLimit, `system B on vda is demo/[0-9]+: trial, 1 tries left`, startsB)
 		}},
 	{name: "health check fails in both", // a bound: it does not go round
-		spoil: func(m *installed) {
+		spoil: func(m *installedMachine) {
 			onTrial(m)
 			m.on("b", `touch opt/ill`)
 			m.on("a", `touch opt/ill`)
 			m.env("tries_a=1")
 		},
 		want: []string{startsB, backToA, startsA}, login: true,
-		after: func(m *installed) {
+		after: func(m *installedMachine) {
 			m.wantEvents(m.n, "health failed")
 			m.Run(m.n, bootLimit, `until grep -q 'no try is left' /run/slate/boot.log; do sleep 1; done`)
 		}},
 	{name: "backup slot empty, a file gone", damaged: "sync",
-		spoil: func(m *installed) {
+		spoil: func(m *installedMachine) {
 			m.on("a", `find . -mindepth 1 -maxdepth 1 -exec rm -r {} +`)
 			m.on("b", `rm .slate/flag usr/bin/od`)
 		},
 		want: []string{`make system B whole`, `/usr/bin/od: no such file`, `fetching what is missing`, `mending /usr/bin/od`, startsB}, healthy: true},
 	{name: "backup slot empty, a file gone, no appliance", offline: true, damaged: "sync",
-		spoil: func(m *installed) {
+		spoil: func(m *installedMachine) {
 			m.on("a", `find . -mindepth 1 -maxdepth 1 -exec rm -r {} +`)
 			m.on("b", `rm .slate/flag usr/bin/od`)
 		},
 		want: []string{`make system B whole`, `/usr/bin/od: no such file`, `there is no appliance to ask`, `cannot make system B whole`, `The system of this machine cannot be started\.`}},
 	{name: "a required service dies",
-		spoil: func(m *installed) {
+		spoil: func(m *installedMachine) {
 			m.conf("controller/services/default-runlevel", "healthy = [\"systemd-user-sessions\"]\n")
 			onTrial(m)
 			m.on("b", `chmod 644 usr/lib/systemd/systemd-user-sessions`)
@@ -320,7 +322,7 @@ var faults = []fault{
 
 // suffer has the fault done to the machine, whose drive is as it was when both systems
 // were good, and looks what it does.
-func (m *installed) suffer(f fault, good string) {
+func (m *installedMachine) suffer(f fault, good string) {
 	m.t.Helper()
 	m.n.PowerCut()
 	shell(m.t, filepath.Dir(good), fmt.Sprintf("cp --sparse=always %q %q", good, m.n.DiskFile(0)))
@@ -349,14 +351,14 @@ func (m *installed) suffer(f fault, good string) {
 }
 
 // save keeps the drive of the machine and the site that it belongs to.
-func (m *installed) save(dir string) {
+func (m *installedMachine) save(dir string) {
 	m.t.Helper()
 	shell(m.t, "/", fmt.Sprintf("mkdir -p %[1]q; cd %[2]q; tar cf %[1]q/site.tar $(ls | grep -vx data) data/images; cp --sparse=always %[3]q %[1]q/disk.new; mv %[1]q/disk.new %[1]q/disk",
 		dir, m.dir, m.n.DiskFile(0)))
 }
 
 // restore brings back what save kept, if it did.
-func (m *installed) restore(dir string) bool {
+func (m *installedMachine) restore(dir string) bool {
 	m.t.Helper()
 	if _, err := os.Stat(filepath.Join(dir, "disk")); err != nil {
 		return false

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -20,10 +21,12 @@ import (
 )
 
 // Two machines are installed: one by a person at the console, one by what config.d
-// says, through a power cut. Then the appliance is gone, they lose power, and they come
-// up from their own drives; nothing else was touched. Their drives as other power cuts
-// would have left them hold a whole system or none.
+// says, through a power cut. The first is updated while it runs. Then the appliance is
+// gone, they lose power, and they come up from their own drives; nothing else was touched.
+// Their drives as other power cuts would have left them hold a whole system or none, and
+// during the update always one. What lost its boot flag is not started.
 func TestInstallAtTheConsole(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	s.conf("system/cboot.conf", "timeout = 0\n") // the chooser waits for a person
 	s.conf("nodes/node-1e0102/system/cboot.conf", "mode = \"installed\"\ntimeout = 3\n")
@@ -51,7 +54,7 @@ func TestInstallAtTheConsole(t *testing.T) {
 	if err := g.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	checkCuts(t, s, bios, uefi, middle, rng)
+	installed := checkCuts(t, s, bios, uefi, middle, rng)
 	want := s.treeSurvey()
 	for _, n := range []*lab.Node{bios, uefi} {
 		checkInstalled(t, s, n, want)
@@ -59,6 +62,9 @@ func TestInstallAtTheConsole(t *testing.T) {
 			t.Errorf("%s: a file in /home holds %q, want what was written", n.Name(), got)
 		}
 	}
+	updateInUse(t, s, bios)
+	updated := newCuts(t, s, bios, 0, "cp --sparse=always "+installed.whole+" $D", installed.log.Len())
+	updated.checkSlots(rng, 8, installed.log.Len(), slotRules{records: updated.records(), flags: "a"})
 	// The appliance is gone and the power is cut.
 	s.stop()
 	for _, n := range []*lab.Node{bios, uefi} {
@@ -67,7 +73,12 @@ func TestInstallAtTheConsole(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	s.loginAfter(`slate:   starting demo/[0-9]+ from system A`, bios, uefi)
+	for n, marker := range map[*lab.Node]string{bios: `system B has earned its boot flag`, uefi: `slate:   starting demo/[0-9]+ from system A`} {
+		g.Go(func() error { return s.loginOne(n, marker) })
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
 	for _, n := range []*lab.Node{bios, uefi} {
 		if got := strings.TrimSpace(s.Run(n, commandLimit, ". /run/slate/facts; echo $SLATE_MODE $(cat /home/kept) $(stat -c %a:%s /run/slate/user-data/persistent/.slate/random-seed)")); got != "installed kept 600:64" {
 			t.Errorf("%s after the power cut: %q, want it installed, with what was kept; there is:\n%s", n.Name(), got,
@@ -76,6 +87,11 @@ func TestInstallAtTheConsole(t *testing.T) {
 	}
 	bios.PowerCut()
 	uefi.PowerCut()
+	m := &installedMachine{s, bios}
+	m.on("b", `rm .slate/flag`)
+	m.start()
+	s.Expect(bios, bootLimit, `system B on vda is demo/[0-9]+: damaged \(its boot flag is missing\)`)
+	s.loginAfter(startsA, bios)
 	if after := hashFile(t, other); after != before {
 		t.Error("the drive that config.d does not name was changed")
 	}
@@ -101,11 +117,32 @@ func cutInstall(t *testing.T, n *lab.Node, drive, middle string, rng *rand.Rand)
 }
 
 // checkCuts judges the drives as power cuts would have left them during what was
-// recorded.
-func checkCuts(t *testing.T, s *site, bios, uefi *lab.Node, middle string, rng *rand.Rand) {
+// recorded. It returns those of the first.
+func checkCuts(t *testing.T, s *site, bios, uefi *lab.Node, middle string, rng *rand.Rand) *cuts {
 	t.Helper()
-	newCuts(t, s, bios, 0, "truncate -s 5G $D").check(rng, 8)
-	newCuts(t, s, uefi, 1, "cp --sparse=always "+middle+" $D").check(rng, 8)
+	first := newCuts(t, s, bios, 0, "truncate -s 5G $D", 0)
+	first.check(rng, 8)
+	newCuts(t, s, uefi, 1, "cp --sparse=always "+middle+" $D", 0).check(rng, 8)
+	return first
+}
+
+// updateInUse makes another version, and has a machine that is installed fetch it and
+// start it, told by the admin.
+func updateInUse(t *testing.T, s *site, n *lab.Node) {
+	t.Helper()
+	name := nodeName(n.Spec.NICs[0].MAC)
+	s.waitFor("slate node show", "health ", "node", "show", name)
+	next := s.nextVersion("demo@stable", "one file more", "echo two > etc/next-version")
+	done := make(chan error, 1)
+	go func() { _, err := s.tryLong("node", "update", name); done <- err }()
+	s.loginAfter(`starting `+next+` from system B`, n)
+	if err := <-done; err != nil {
+		t.Errorf("slate node update: %v", err)
+	}
+	if got := s.runsNow(n); !strings.Contains(got, next+", system B") || !strings.Contains(got, "two") {
+		t.Errorf("after the update the machine runs\n%s", got)
+	}
+	t.Logf("%s", regexp.MustCompile(`.*KB fetched.*`).FindString(s.slate("node", "show", name)))
 }
 
 // foreignDisks makes a drive that must not be touched, and one that may be wiped.

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,6 +24,7 @@ import (
 	"slate/images"
 	"slate/installer/disk"
 	"slate/installer/slot"
+	"slate/netboot/config"
 	"slate/testbed/lab"
 	"slate/testbed/labtest"
 	"slate/testbed/qemu"
@@ -40,14 +42,15 @@ type cuts struct {
 }
 
 // newCuts takes over the record of a machine's drive, as far as it goes now. before is
-// the script that makes the drive as it was when the machine was switched on, in $D.
-func newCuts(t *testing.T, s *site, n *lab.Node, drive int, before string) *cuts {
+// the script that makes the drive as it was before entry from, in $D; entry 0 is the first
+// after the machine was switched on.
+func newCuts(t *testing.T, s *site, n *lab.Node, drive int, before string, from int) *cuts {
 	t.Helper()
 	for _, tool := range []string{"losetup", "partx", "blkid", "mcopy"} {
 		labtest.Need(t, tool)
 	}
 	dir := t.TempDir()
-	c := &cuts{t: t, base: filepath.Join(dir, "base"), whole: filepath.Join(dir, "whole")}
+	c := &cuts{t: t, base: filepath.Join(dir, "base"), whole: filepath.Join(dir, "whole"), at: from}
 	shell(t, dir, "cp --reflink=auto --sparse=always "+n.DiskRecord(drive)+" record; D=base\n"+before+"\ncp --reflink=auto --sparse=always base whole")
 	var err error
 	if c.log, err = writelog.Open(filepath.Join(dir, "record")); err != nil {
@@ -57,7 +60,7 @@ func newCuts(t *testing.T, s *site, n *lab.Node, drive int, before string) *cuts
 	if c.keys, err = images.LoadPublicKeys(filepath.Join(s.dir, "site.key.pub")); err != nil {
 		t.Fatal(err)
 	}
-	c.write(c.whole, func(f *os.File) error { return c.log.Apply(f, 0, c.log.Len()) })
+	c.write(c.whole, func(f *os.File) error { return c.log.Apply(f, from, c.log.Len()) })
 	return c
 }
 
@@ -72,18 +75,14 @@ func (c *cuts) write(name string, do func(*os.File) error) {
 	}
 }
 
-// moments chooses n moments, in order.
-func (c *cuts) moments(rng *rand.Rand, n int) []int {
-	var out []int
-	for range n {
-		out = append(out, c.log.Moment(rng))
-	}
-	// base goes forward only
-	for i := range out {
-		for j := i; j > 0 && out[j] < out[j-1]; j-- {
-			out[j], out[j-1] = out[j-1], out[j]
+// moments chooses n moments after entry from, in order, since base goes forward only.
+func (c *cuts) moments(rng *rand.Rand, n, from int) (out []int) {
+	for len(out) < n {
+		if at := c.log.Moment(rng); at >= from {
+			out = append(out, at)
 		}
 	}
+	slices.Sort(out)
 	return out
 }
 
@@ -106,18 +105,15 @@ type verdict struct {
 	why       string // if it is not
 }
 
-// judge looks at a drive with the controller's own code: there is a whole system with
-// all that starts it, or there is none. What a firmware would start must be whole in
-// either case.
-func (c *cuts) judge(file string) (v verdict, err error) {
-	ctx := c.t.Context()
-	if _, err := run("cp", "--reflink=auto", "--sparse=always", file, file+".look"); err != nil { // looking repairs
-		return v, err
+// look lets the controller's own code look at a copy of a drive: looking repairs.
+func (c *cuts) look(file string, with func(disk.Drive, bootFiles) error) (err error) {
+	if _, err := run("cp", "--reflink=auto", "--sparse=always", file, file+".look"); err != nil {
+		return err
 	}
 	file += ".look"
 	loop, err := run("losetup", "--find", "--show", file)
 	if err != nil {
-		return v, err
+		return err
 	}
 	defer func() {
 		_, _ = run("partx", "--delete", loop)
@@ -127,24 +123,55 @@ func (c *cuts) judge(file string) (v verdict, err error) {
 	}()
 	_, _ = run("partx", "--add", loop) // not every kernel reads the table itself; there may be none
 	if first, err := readAt(file, 0, 512); err != nil || first[0] == 0 && first[510] == 0x55 && first[511] == 0xaa {
-		return v, fmt.Errorf("a BIOS starts a first sector without code (%v)", err)
+		return fmt.Errorf("a BIOS starts a first sector without code (%v)", err)
 	}
-	d := disk.Tools{}.LookAt(ctx, "", disk.Drive{Name: filepath.Base(loop), Device: loop})
-	if !d.Ours() {
-		return verdict{why: "the drive is not ours: " + strings.Join(d.Holds(), "; ")}, nil
+	d := disk.Tools{}.LookAt(c.t.Context(), "", disk.Drive{Name: filepath.Base(loop), Device: loop})
+	boot := bootFiles{file: file}
+	if p := d.Part(disk.LabelBoot); p != nil {
+		boot.at = p.Start
 	}
-	start := bootFiles{file: file, at: d.Part(disk.LabelBoot).Start}
-	if err := c.loaders(file, d, start); err != nil {
-		return v, err
+	return with(d, boot)
+}
+
+// judge looks at a drive of which slot A is being installed: there is a whole system
+// with all that starts it, or there is none. What a firmware would start must be whole in
+// either case.
+func (c *cuts) judge(file string) (v verdict, err error) {
+	err = c.look(file, func(d disk.Drive, boot bootFiles) error {
+		if !d.Ours() {
+			v = verdict{why: "the drive is not ours: " + strings.Join(d.Holds(), "; ")}
+			return nil
+		}
+		if err := c.loaders(boot.file, d, boot); err != nil {
+			return err
+		}
+		rec, err := c.system(c.t.Context(), d)
+		if err != nil || rec.why != "" {
+			v = rec.verdict
+			return err
+		}
+		v = verdict{installed: true}
+		return c.starts(boot, rec.Record)
+	})
+	return v, err
+}
+
+// mountSlot mounts a slot of a drive, to be read.
+func mountSlot(d disk.Drive, name string) (dir string, unmount func(), err error) {
+	device, kind, data := "", config.Ext4, ""
+	if p := d.Part("slate-" + name); p != nil {
+		device = p.Device
+	} else if p := d.Part(disk.LabelData); p != nil {
+		device, kind, data = p.Device, config.Btrfs, "subvol=@"+name
 	}
-	rec, err := c.system(ctx, d)
-	if err != nil {
-		return v, err
+	if dir, err = os.MkdirTemp("", "slate-cut-"); err != nil {
+		return "", nil, err
 	}
-	if rec.why != "" {
-		return rec.verdict, nil
+	if err := unix.Mount(device, dir, kind, unix.MS_RDONLY|unix.MS_NOATIME, data); err != nil {
+		os.Remove(dir)
+		return "", nil, fmt.Errorf("system %s cannot be mounted: %w", name, err)
 	}
-	return verdict{installed: true}, c.starts(start, rec.Record)
+	return dir, func() { unix.Unmount(dir, 0); os.Remove(dir) }, nil
 }
 
 type found struct {
@@ -155,21 +182,11 @@ type found struct {
 // system looks for a system in slot A, as the controller does, and compares a whole one
 // with its tree list.
 func (c *cuts) system(ctx context.Context, d disk.Drive) (found, error) {
-	device, kind, data := "", "ext4", ""
-	if p := d.Part(disk.LabelA); p != nil {
-		device = p.Device
-	} else if p := d.Part(disk.LabelData); p != nil {
-		device, kind, data = p.Device, "btrfs", "subvol=@a"
-	}
-	dir, err := os.MkdirTemp("", "slate-cut-")
+	dir, unmount, err := mountSlot(d, "a")
 	if err != nil {
-		return found{}, err
+		return found{verdict: verdict{why: err.Error()}}, nil
 	}
-	defer os.Remove(dir)
-	if err := unix.Mount(device, dir, kind, unix.MS_RDONLY|unix.MS_NOATIME, data); err != nil {
-		return found{verdict: verdict{why: "slot A cannot be mounted: " + err.Error()}}, nil
-	}
-	defer unix.Unmount(dir, 0)
+	defer unmount()
 	rec, err := slot.Read(dir, c.keys)
 	var half *slot.IncompleteError
 	switch {
@@ -355,7 +372,7 @@ func cutSeed(t *testing.T) uint64 {
 // check cuts the power n times. Each time there must be a whole system, or none.
 func (c *cuts) check(rng *rand.Rand, n int) {
 	c.t.Helper()
-	for _, at := range c.moments(rng, n) {
+	for _, at := range c.moments(rng, n, 0) {
 		v, err := c.judge(c.make(at, rng))
 		if err != nil {
 			c.t.Errorf("power cut before write %d of %d: %v", at, c.log.Len(), err)
@@ -430,9 +447,9 @@ func TestPowerCuts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(cutSeed(t), 0))
 	for _, m := range ms {
 		s.Expect(m.node, bootLimit, `is installed on vda`)
-		m.cuts = newCuts(t, s, m.node, 0, "truncate -s 4G $D")
+		m.cuts = newCuts(t, s, m.node, 0, "truncate -s 4G $D", 0)
 		m.node.PowerCut()
-		m.at = m.cuts.moments(rng, judgedPerBoot*((r.all-r.done+1)/2))
+		m.at = m.cuts.moments(rng, judgedPerBoot*((r.all-r.done+1)/2), 0)
 	}
 	for i := 0; r.left(); i++ {
 		var g errgroup.Group

@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -136,7 +137,8 @@ func (p *peer) status() string {
 // One file sends a machine to other servers than the one it booted from: of a slow
 // one, a dead one and a good one it takes the good one. That is killed before the
 // root is mounted; the machine comes up from the slow one. Then the file names the one
-// it booted from, and the running machine goes there.
+// it booted from, and the running machine goes there with its root; when that dies, to
+// the good one, which is back.
 func TestServers(t *testing.T) {
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	s.conf("system/cboot.conf", "timeout = 0\n") // the chooser waits for a person
@@ -178,8 +180,38 @@ url = "http://10.77.0.2:8070"
 	if !ok() {
 		t.Errorf("the last server has the events %q, want %q among them", slow.events(n), want)
 	}
-	// One file moves the running machine back; its root stays where it is.
-	slow.conf("controller/server/server.info.conf", "[[server]]\nurl = \"http://10.77.0.1:8070\"\n")
-	s.waitFor("slate node show", "going on with http://10.77.0.1:8070 instead of http://10.77.0.3:8070; the system stays mounted", "node", "show", s.nodeName(n))
-	s.Run(n, commandLimit, "ls -lR /usr/bin > /dev/null")
+	// One file moves the running machine and its root.
+	const read = "echo 3 > /proc/sys/vm/drop_caches; cat /usr/bin/* | md5sum"
+	name := s.nodeName(n)
+	sum := s.Run(n, commandLimit, read)
+	both := "[[server]]\nurl = \"http://10.77.0.1:8070\"\n[[server]]\nurl = \"http://10.77.0.2:8070\"\nstandby = true\n"
+	slow.conf("controller/server/server.info.conf", both)
+	s.conf("controller/server/server.info.conf", both)
+	s.waitFor("slate node show", "going on with http://10.77.0.1:8070 instead of http://10.77.0.3:8070; the root comes from 10.77.0.1:2049 now", "node", "show", name)
+	slow.proc.Kill()
+	if got := s.Run(n, commandLimit, read); got != sum {
+		t.Errorf("from the server that the root was moved to the machine reads %s, want %s", got, sum)
+	}
+	// And one that dies without a word is replaced.
+	good.conf("controller/server/server.info.conf", both)
+	good.serve()
+	s.proc.Kill()
+	if got := s.Run(n, commandLimit, read); got != sum {
+		t.Errorf("from the server that replaces a dead one the machine reads %s, want %s", got, sum)
+	}
+	if got := s.Run(n, commandLimit, "slate-agent log | grep 'does not answer: the root'"); !strings.Contains(got, "the root's server 10.77.0.1:2049 does not answer: the root comes from 10.77.0.2:2049 now") {
+		t.Errorf("the agent's log has %q", got)
+	}
+	if got := s.Run(n, commandLimit, "dmesg | grep -i -E 'nfs.*(error|stale)|I/O error' || true"); strings.TrimSpace(got) != "" {
+		t.Errorf("the kernel complains: %s", got)
+	}
+	// It shuts down from there, too.
+	if err := n.Console().SendLine("poweroff"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), shutdownLimit)
+	defer cancel()
+	if err := n.Wait(ctx); err != nil {
+		t.Errorf("with a root that has moved, the machine is not off after %v: %v", shutdownLimit, err)
+	}
 }
