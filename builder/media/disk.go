@@ -169,6 +169,10 @@ func (m *maker) installBIOS(disk *os.File, at int64) error {
 func (m *maker) iso(ctx context.Context, out string) error {
 	tree, efi := m.path("tree"), m.path("efi")
 	files := append(m.files(), file{name: "slate/eltorito.img", from: m.path("core.img")})
+	if Signed() {
+		// Of a disc the signed GRUB sees the whole only, not the part that firmware took it from.
+		files = append(files, file{name: signedConfig, text: m.findMedium()})
+	}
 	if m.Image != "" {
 		files = append(files, file{name: ImageFile, from: m.Image})
 	}

@@ -16,13 +16,16 @@ const (
 )
 
 // signed are the loaders that Secure Boot lets start, by their names on the
-// medium: firmware starts shim, shim starts GRUB. The signed GRUB looks for its
-// configuration in EFI/debian of the file system that it came from.
+// medium: firmware starts shim, shim starts GRUB.
 var signed = map[string]string{
 	"EFI/BOOT/BOOTX64.EFI": "/usr/lib/shim/shimx64.efi.signed",
 	"EFI/BOOT/grubx64.efi": "/usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed",
 	"EFI/BOOT/mmx64.efi":   "/usr/lib/shim/mmx64.efi.signed",
 }
+
+// signedConfig is where the signed GRUB looks for its configuration, on the file system
+// that it came from.
+const signedConfig = "EFI/debian/grub.cfg"
 
 // modules are those of GRUB that a medium needs.
 var modules = []string{"part_gpt", "part_msdos", "fat", "iso9660", "normal", "linux", "configfile", "search", "search_fs_file", "search_label",
@@ -92,7 +95,7 @@ func (m *maker) efiFiles() []file {
 	if !Signed() {
 		return []file{{name: "EFI/BOOT/BOOTX64.EFI", from: m.path("bootx64.efi")}}
 	}
-	out := []file{{name: "EFI/debian/grub.cfg", text: m.findMedium()}}
+	out := []file{{name: signedConfig, text: m.findMedium()}}
 	for name, from := range signed {
 		out = append(out, file{name: name, from: from})
 	}

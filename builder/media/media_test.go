@@ -146,6 +146,12 @@ func TestISO(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkGrub(t, string(text))
+	if media.Signed() { // which looks on the disc itself
+		run(t, "xorriso", "-osirrox", "on", "-indev", o.To, "-extract", "/EFI/debian/grub.cfg", dir+"/find.cfg")
+		if text, err := os.ReadFile(dir + "/find.cfg"); err != nil || !strings.Contains(string(text), "configfile /slate/grub.cfg") {
+			t.Errorf("the signed loader's configuration is %q, %v", text, err)
+		}
+	}
 	for _, name := range []string{"medium-0123456789abcdef", "image.squashfs", "vmlinuz", "controller.cpio", "config/controller/server/server.info.conf"} {
 		if _, err := os.Stat(filepath.Join(dir, "slate", name)); err != nil {
 			t.Error(err)
