@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"slate/netboot/config"
 	"slate/testbed/lab"
 	"slate/testbed/labtest"
+	"slate/testbed/qemu"
 )
 
 // One machine is installed and comes through its first cycles; then it is damaged on
@@ -24,14 +26,10 @@ func TestCycle(t *testing.T) {
 	if os.Getenv("SLATE_SOAK") == "" {
 		t.Skip("hours: make soak runs it")
 	}
-	m := newInstalled(t)
+	m := newInstalled(t, qemu.BIOS, config.Ext4)
 	// Another slate is another trial.
 	keep := filepath.Join(os.Getenv("SLATE_SOAK"), "cycle-"+hashFile(t, slateBinary(t))[:12])
-	if !m.restore(keep) {
-		m.firstCycle()
-		m.second()
-		m.save(keep)
-	}
+	m.bothGood(keep)
 	for _, f := range faults {
 		mark := filepath.Join(keep, "passed "+f.name)
 		if _, err := os.Stat(mark); err == nil {
@@ -54,16 +52,29 @@ type installedMachine struct {
 
 const cycleNode = "node-1e0301"
 
-func newInstalled(t *testing.T) *installedMachine {
+// newInstalled is a machine with an empty drive, on which it installs itself with a file
+// system.
+func newInstalled(t *testing.T, fw qemu.Firmware, fs string) *installedMachine {
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	s.conf("nodes/"+cycleNode+"/system/cboot.conf", "mode = \"installed\"\ntimeout = 3\ncmdline = [\"quiet\", \"panic=1\", \"systemd.default_device_timeout_sec=600\", \"no_timer_check\"]\n")
-	s.conf("nodes/"+cycleNode+"/controller/drives.conf", "[[drive]]\nname = \"it\"\nmatch = { serial = \"IT\" }\nwipe = true\n")
+	s.conf("nodes/"+cycleNode+"/controller/drives.conf", "[[drive]]\nname = \"it\"\nmatch = { serial = \"IT\" }\nwipe = true\nfilesystem = \""+fs+"\"\n")
 	s.conf("controller/health.d/own.conf", "[[check]]\nname = \"own\"\nscript = \"test ! -e /opt/ill\"\n")
 	s.update("bailout", "weekly")
 	s.serve()
-	n := s.Node(lab.NodeSpec{Name: "it", Boot: []string{"disk", "net"}, Disks: []lab.Disk{{Size: 6 << 30, Serial: "IT"}}, FailOn: []*regexp.Regexp{},
+	n := s.Node(lab.NodeSpec{Name: "it", Firmware: fw, Boot: []string{"disk", "net"}, Memory: 1536, Disks: []lab.Disk{{Size: 6 << 30, Serial: "IT", Record: true}}, FailOn: []*regexp.Regexp{},
 		NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x03, 0x01}}}})
 	return &installedMachine{s, n}
+}
+
+// bothGood brings the machine to where both its systems are good and the power is off, or
+// takes it from where an earlier run kept it.
+func (m *installedMachine) bothGood(keep string) {
+	m.t.Helper()
+	if !m.restore(keep) {
+		m.firstCycle()
+		m.second()
+		m.save(keep)
+	}
 }
 
 // update writes what config.d says about damage and verifying.
@@ -156,7 +167,7 @@ func (m *installedMachine) on(label, script string) string {
 	if err := os.Mkdir(filepath.Join(dir, "mnt"), 0o755); err != nil {
 		m.t.Fatal(err)
 	}
-	in := `mount -o loop,offset=$((start*512)),sizelimit=$((size*512)) "$disk" mnt
+	in := `mount -o loop,offset=$((start*512)),sizelimit=$((size*512))$subvol "$disk" mnt
 		trap 'cd ..; umount mnt' EXIT
 		cd mnt
 		` + script
@@ -169,10 +180,15 @@ func (m *installedMachine) on(label, script string) string {
 		` + script + `
 		mcopy -s -o -i "$boot" slate ::`
 	}
-	return shell(m.t, dir, fmt.Sprintf(`disk=%q
-		line=$(sfdisk --dump "$disk" | grep 'name="slate-%s"')
+	return shell(m.t, dir, fmt.Sprintf(`disk=%[1]q
+		part=%[2]s subvol=
+		if ! sfdisk --dump "$disk" | grep -q "name=\"slate-$part\""; then
+			case $part in user) subvol=,subvol=@user-data ;; *) subvol=,subvol=@$part ;; esac
+			part=data
+		fi
+		line=$(sfdisk --dump "$disk" | grep "name=\"slate-$part\"")
 		start=$(echo "$line" | sed 's/.*start= *\([0-9]*\).*/\1/') size=$(echo "$line" | sed 's/.*size= *\([0-9]*\).*/\1/')
-		%s`, m.n.DiskFile(0), label, in))
+		%[3]s`, m.n.DiskFile(0), label, in))
 }
 
 // fault is something that happens to a machine whose two systems are good, B being the

@@ -64,7 +64,7 @@ func TestInstallAtTheConsole(t *testing.T) {
 	}
 	updateInUse(t, s, bios)
 	updated := newCuts(t, s, bios, 0, "cp --sparse=always "+installed.whole+" $D", installed.log.Len())
-	updated.checkSlots(rng, 8, installed.log.Len(), slotRules{records: updated.records(), flags: "a"})
+	updated.checkSlots(rng, 8, installed.log.Len(), slotRules{records: updated.records(), earned: []string{"a " + updated.records()[0].Ref()}})
 	// The appliance is gone and the power is cut.
 	s.stop()
 	for _, n := range []*lab.Node{bios, uefi} {

@@ -22,7 +22,7 @@ import (
 // slotRules are what must hold of a drive that has two slots, whenever its power goes.
 type slotRules struct {
 	records []images.Record   // of the versions that the slots may hold
-	flags   string            // the slots that may have a boot flag, e.g. "ab"
+	earned  []string          // boot flags that were earned, as slot and version, e.g. "a demo/1"
 	altered map[string]string // by slot: a file that is not the version's, until it is mended
 }
 
@@ -110,7 +110,7 @@ func (c *cuts) records() (out []images.Record) {
 }
 
 func (r slotRules) check(s seenSlot) error {
-	if s.Read == nil && s.Flag == nil && !strings.Contains(r.flags, s.Seen.Slot) {
+	if s.Read == nil && s.Flag == nil && !slices.Contains(r.earned, s.Seen.Slot+" "+s.Record.Ref()) {
 		return errors.New("it has a boot flag that was not earned")
 	}
 	if file := r.altered[s.Seen.Slot]; s.whole != nil && (file == "" || !strings.Contains(s.whole.Error(), file)) {
