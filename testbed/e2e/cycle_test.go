@@ -79,7 +79,7 @@ func (m *installedMachine) bothGood(keep string) {
 
 // update writes what config.d says about damage and verifying.
 func (s *site) update(damaged, verify string) {
-	s.conf("controller/update.chk.conf", fmt.Sprintf("damaged = %q\nhealth-limit = 150\ntries = 2\n[verify]\nat = %q\n", damaged, verify))
+	s.conf("controller/update.chk.conf", fmt.Sprintf("damaged = %q\nhealth-limit = 110\ntries = 2\n[verify]\nat = %q\n", damaged, verify))
 }
 
 func (m *installedMachine) part(t *testing.T) *installedMachine {
@@ -135,7 +135,7 @@ func (m *installedMachine) second() {
 	m.on("a", `test -s .slate/flag`)
 	m.on("b", `test ! -e .slate/flag; test -e usr/bin/true`)
 	m.start()
-	m.Expect(m.n, bootLimit, `system B has earned its boot flag`, `system A on vda is demo/[0-9]+: good`, `system B on vda is demo/[0-9]+: good`, startsB)
+	m.Expect(m.n, bootLimit, `system A on vda is demo/[0-9]+: good`, `system B has earned its boot flag`, `system B on vda is demo/[0-9]+: good`, startsB)
 	m.n.PowerCut()
 	m.on("b", `test -s .slate/flag`)
 	m.on("boot", `test -s slate/b/vmlinuz; ls logs/00001.log.zst logs/00002.log.zst; zstd -dc logs/00002.log.zst | grep -q 'copying demo'`)
