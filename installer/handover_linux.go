@@ -115,6 +115,9 @@ func (b *Boot) finish() error {
 			c.Servers = append(c.Servers, s.String())
 		}
 	}
+	if !b.Lease.Address.IsValid() {
+		c.Late = &agent.Late{Card: b.Settings.BootMAC.String(), Hostname: b.Settings.Node, Hello: b.hello(), Network: b.config().Network}
+	}
 	if b.Settings.Move == machine.MoveNever {
 		c.Servers, c.Hello = nil, api.Hello{}
 	}

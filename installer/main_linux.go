@@ -43,6 +43,8 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return inSystem(stderr, func() error { return health.Serve(ctx, health.Here(), os.Stdin, stdout) })
 	case len(args) == 2 && args[1] == agent.UpdateRole:
 		return inSystem(stderr, func() error { return update.Serve(ctx, os.Stdin, stdout, stderr) })
+	case len(args) == 2 && args[1] == agent.NetworkRole:
+		return inSystem(stderr, func() error { return agent.ServeNetwork(ctx, os.Stdin, stdout) })
 	case len(args) == 2 && args[1] == agent.LiveRole:
 		return inSystem(stderr, func() error { return live.Serve(ctx, live.Here(), os.Stdin, stdout) })
 	case len(args) == 2 && args[1] == agent.VerifyRole:
@@ -199,7 +201,7 @@ func runAgent(ctx context.Context) int {
 	err = outside(func(proc *os.Root, dir *os.File) error {
 		program := "/" + filepath.Base(agentProgram)
 		a := agent.Agent{Dir: "/", Proc: proc.FS(), Log: log, Probe: agent.Probe(program, dir), Live: agent.Apply(program, dir),
-			Verify: agent.Verifier(program), Fill: agent.Filler(program, dir)}
+			Verify: agent.Verifier(program), Fill: agent.Filler(program, dir), Network: agent.Networker(program, dir)}
 		return a.Run(ctx)
 	})
 	if err != nil {

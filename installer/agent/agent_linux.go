@@ -73,6 +73,7 @@ type Config struct {
 	// because none of its had come up, is healthy.
 	Grant string `json:"grant,omitempty"`
 	Tree  string `json:"tree,omitempty"` // digest of the version's tree list
+	Late  *Late  `json:"late,omitempty"` // set if it started without a network
 	Root  string `json:"root,omitempty"` // address and port of the NFS server of a diskless machine's root
 
 	Verify config.VerifyFiles `json:"verify,omitzero"`
@@ -103,9 +104,12 @@ type Agent struct {
 	// Live changes the running system; nil: nobody does.
 	Live func(context.Context, live.Input) (live.Result, error)
 
+	// Network gets an address; nil: nobody does.
+	Network func(context.Context, Late) (network.Lease, error)
 	// Fill fills the slot that does not run; nil: nobody does.
 	Fill func(context.Context, update.Order, func(string)) (update.Result, error)
 
+	leased  chan struct{} // closed when a machine that started without a network has its lease
 	config  configState
 	root    rootState
 	updates updates
@@ -248,7 +252,8 @@ func (a *Agent) Run(ctx context.Context) error {
 		tasks.Go(func() { a.verifyAtPace(ctx, c, rep.Add) })
 	}
 	fleet := a.fleet(c)
-	if fleet.Usable() {
+	a.leased = make(chan struct{})
+	report := func() {
 		rep.Start(ctx, fleet)
 		tasks.Go(func() { servers.ShipLog(ctx, a.logFrom, fleet.PostLog) })
 		tasks.Go(func() {
@@ -260,7 +265,7 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.tellReports(ctx, c, func(ctx context.Context, r api.Report) error {
 				err := fleet.PostReport(ctx, r)
 				if err == nil {
-					once.Do(a.tellOldLogs)
+					once.Do(func() { a.tellOldLogs(c.Cycle) })
 				}
 				return err
 			})
@@ -272,6 +277,17 @@ func (a *Agent) Run(ctx context.Context) error {
 		if c.Drive != nil {
 			tasks.Go(func() { a.watchNight(ctx, c, fleet, rep.Add) })
 		}
+	}
+	switch {
+	case fleet.Usable():
+		report()
+	case c.Late != nil && a.Network != nil:
+		tasks.Go(func() {
+			if a.joinLate(ctx, *c.Late, fleet) {
+				tellLate(rep)
+				report()
+			}
+		})
 	}
 	if a.Live != nil { // else this is no real machine
 		tasks.Go(func() {
@@ -329,8 +345,12 @@ func (a *Agent) keepLease(ctx context.Context) error {
 	file := filepath.Join(a.Dir, LeaseFile)
 	l, err := network.LoadLease(file)
 	if errors.Is(err, os.ErrNotExist) {
-		<-ctx.Done() // a static address
-		return nil
+		select {
+		case <-a.leased:
+			l, err = network.LoadLease(file)
+		case <-ctx.Done(): // a static address
+			return nil
+		}
 	}
 	if err != nil {
 		return err

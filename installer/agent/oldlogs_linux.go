@@ -17,7 +17,8 @@ const maxOldLog = 64 << 10
 
 // tellOldLogs adds the logs of starts in which no appliance was reached to this one's,
 // which an appliance gets: what a start failed of is most wanted when it could not tell.
-func (a *Agent) tellOldLogs() {
+// now is this start, whose log the appliance gets anyway.
+func (a *Agent) tellOldLogs(now int) {
 	dir := filepath.Join(a.Dir, BootDir)
 	logs, err := bootpart.Logs(dir)
 	if err != nil {
@@ -27,13 +28,15 @@ func (a *Agent) tellOldLogs() {
 		if l.Sent {
 			continue
 		}
-		text, err := bootpart.ReadLog(dir, l)
-		if err != nil {
-			text = fmt.Sprintf("it cannot be read: %v\n", err)
-		}
-		if err := a.addLog(l.Number, text); err != nil {
-			a.logf("the log of start %d: %v", l.Number, err)
-			return
+		if l.Number != now {
+			text, err := bootpart.ReadLog(dir, l)
+			if err != nil {
+				text = fmt.Sprintf("it cannot be read: %v\n", err)
+			}
+			if err := a.addLog(l.Number, text); err != nil {
+				a.logf("the log of start %d: %v", l.Number, err)
+				return
+			}
 		}
 		if err := bootpart.MarkSent(dir, l); err != nil {
 			a.logf("the log of start %d: %v", l.Number, err)

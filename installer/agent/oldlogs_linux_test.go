@@ -15,7 +15,7 @@ import (
 // What earlier starts could not tell an appliance goes into this one's log, once.
 func TestOldLogsAreTold(t *testing.T) {
 	a := &Agent{Dir: t.TempDir(), Log: io.Discard}
-	a.tellOldLogs() // a machine without a drive
+	a.tellOldLogs(0) // a machine without a drive
 	boot := filepath.Join(a.Dir, BootDir)
 	for n, sent := range []bool{true, false, false} {
 		if err := bootpart.SaveLog(boot, n+1, "first\nsecond of "+string(rune('1'+n))+"\n", sent); err != nil {
@@ -23,7 +23,7 @@ func TestOldLogsAreTold(t *testing.T) {
 		}
 	}
 	for range 2 {
-		a.tellOldLogs()
+		a.tellOldLogs(0)
 	}
 	text, err := os.ReadFile(filepath.Join(a.Dir, LogFile))
 	if err != nil {
@@ -37,15 +37,26 @@ func TestOldLogsAreTold(t *testing.T) {
 	if strings.Contains(string(text), "of 1") {
 		t.Errorf("a log that was sent is told again:\n%s", text)
 	}
+	// This start's own goes to the appliance as it is.
+	if err := bootpart.SaveLog(boot, 4, "of now", false); err != nil {
+		t.Fatal(err)
+	}
+	a.tellOldLogs(4)
+	if logs, err := bootpart.Logs(boot); err != nil || !logs[3].Sent {
+		t.Errorf("the log of this start is %+v, %v", logs, err)
+	}
+	if text, err := os.ReadFile(filepath.Join(a.Dir, LogFile)); err != nil || strings.Contains(string(text), "of now") {
+		t.Errorf("this start's log is told as an old one: %v\n%s", err, text)
+	}
 	// With no room left the log stays what it is: unsent.
-	if err := bootpart.SaveLog(boot, 4, "late", false); err != nil {
+	if err := bootpart.SaveLog(boot, 5, "late", false); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Truncate(filepath.Join(a.Dir, LogFile), maxLog); err != nil {
 		t.Fatal(err)
 	}
-	a.tellOldLogs()
-	if logs, err := bootpart.Logs(boot); err != nil || logs[3].Sent {
+	a.tellOldLogs(0)
+	if logs, err := bootpart.Logs(boot); err != nil || logs[4].Sent {
 		t.Errorf("a log that found no room is %+v, %v", logs, err)
 	}
 }

@@ -135,7 +135,7 @@ func Changes(tree fs.FS, f Facts) (out []Change, problems []string) {
 	if !exists(tree, "etc/mtab") {
 		out = append(out, Change{Path: "/etc/mtab", Link: "../proc/self/mounts"})
 	}
-	out = append(out, resolver(tree, f)...)
+	out = append(out, Resolver(tree, f)...)
 	out = append(out, hostKeyChanges(tree, c.Etc.File)...)
 	out = append(out, bootInterface(tree, f)...)
 	add(interfaces(tree, f))
@@ -177,9 +177,9 @@ func Hosts(old, node string, more []config.Host) string {
 	return b.String()
 }
 
-// resolver writes the DNS servers where the image looks for them. An image whose
+// Resolver writes the DNS servers where the image looks for them. An image whose
 // resolv.conf is systemd-resolved's gets them as that service's setting.
-func resolver(tree fs.FS, f Facts) []Change {
+func Resolver(tree fs.FS, f Facts) []Change {
 	from := "DHCP"
 	if n := f.Config.Network; len(n.DNS) > 0 {
 		f.DNS, from = nil, "config.d"

@@ -161,7 +161,8 @@ func TestUpdateUnattended(t *testing.T) {
 	s.Expect(n, bootLimit, `what this machine is to run is not known`)
 	s.loginAfter(`start [0-9]+ of this machine`, n)
 	s.serve()
-	s.waitFor("slate node show", "health ", "node", "show", name)
+	s.waitFor("slate node show", "this machine started without a network, and has found one", "node", "show", name)
+	s.waitFor("slate node logs", "what this machine is to run is not known", "node", "logs", name)
 
 	// A version without its bus does not become healthy. It is the canary.
 	other := s.Node(lab.NodeSpec{Name: "other", Boot: []string{"net"}, NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x07, 0x03}}}})
