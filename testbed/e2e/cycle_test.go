@@ -35,12 +35,18 @@ func TestCycle(t *testing.T) {
 		if _, err := os.Stat(mark); err == nil {
 			continue
 		}
+		if f.offline {
+			m.stop()
+		}
 		t.Run(f.name, func(t *testing.T) {
 			m.part(t).suffer(f, filepath.Join(keep, "disk"))
 			if err := os.WriteFile(mark, nil, 0o644); err != nil {
 				t.Error(err)
 			}
 		})
+		if f.offline {
+			m.serve()
+		}
 	}
 }
 
@@ -346,10 +352,6 @@ func (m *installedMachine) suffer(f fault, good string) {
 	m.conf("controller/services/default-runlevel", "")
 	m.n.Spec.Clock = time.Time{}
 	f.spoil(m)
-	if f.offline {
-		m.stop()
-		m.t.Cleanup(m.serve)
-	}
 	m.start()
 	m.Expect(m.n, bootLimit, f.want...)
 	if f.login || f.healthy {
