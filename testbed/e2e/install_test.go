@@ -139,7 +139,7 @@ func updateInUse(t *testing.T, s *site, n *lab.Node) {
 	next := s.nextVersion("demo@stable", "one file more", "echo two > etc/next-version")
 	done := make(chan error, 1)
 	go func() { _, err := s.tryLong("node", "update", name); done <- err }()
-	s.loginAfter(`starting `+next+` from system B`, n)
+	s.loginUpdated(n, `starting `+next+` from system B`)
 	if err := <-done; err != nil {
 		t.Errorf("slate node update: %v", err)
 	}

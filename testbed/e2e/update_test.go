@@ -45,6 +45,19 @@ func (s *site) nextVersion(from, note, script string) string {
 	return regexp.MustCompile(`demo/[0-9]+`).FindString(out)
 }
 
+// updateLimit is how long a running machine may take to fetch a version, which it does
+// after everything else, and to start it.
+const updateLimit = 2 * bootLimit
+
+// loginUpdated waits for a machine that was told to update, and logs in.
+func (s *site) loginUpdated(n *lab.Node, marker string) {
+	s.t.Helper()
+	s.Expect(n, updateLimit, marker)
+	if err := n.Console().Login(s.t.Context(), bootLimit, "root", "slate"); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // restart has the machine restart itself.
 func restart(t *testing.T, n *lab.Node) {
 	t.Helper()
@@ -145,8 +158,7 @@ func TestUpdateUnattended(t *testing.T) {
 	v2 := s.nextVersion("demo@stable", "", "echo two > etc/next-version")
 	done := make(chan error, 1)
 	go func() { _, err := s.tryLong("node", "update", name); done <- err }()
-	s.Expect(n, bootLimit, `starting `+v2+` from system B`)
-	s.loginAfter(`start [0-9]+ of this machine`, n)
+	s.loginUpdated(n, `starting `+v2+` from system B`)
 	if err := <-done; err != nil {
 		t.Errorf("slate node update: %v", err)
 	}
@@ -170,7 +182,7 @@ func TestUpdateUnattended(t *testing.T) {
 	s.waitFor("slate node show", "health ", "node", "show", nodeName(other.Spec.NICs[0].MAC))
 	v3 := s.nextVersion("demo@stable", "", "rm usr/lib/systemd/system/dbus.service usr/lib/systemd/system/dbus.socket; echo three > etc/next-version")
 	go func() { _, err := s.tryLong("node", "update", name, nodeName(other.Spec.NICs[0].MAC)); done <- err }()
-	s.Expect(n, bootLimit, `starting `+v3+` from system A`)
+	s.Expect(n, updateLimit, `starting `+v3+` from system A`)
 	s.Expect(n, bootLimit, `starting `+v2+` from system B`)
 	s.loginAfter(`no update: `+v3+` has failed here`, n)
 	if err := <-done; err == nil {

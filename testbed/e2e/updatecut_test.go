@@ -54,7 +54,7 @@ var recordings = []recorded{
 		next := m.nextVersion("demo@stable", "", "echo two > etc/next-version")
 		done := make(chan error, 1)
 		go func() { _, err := m.tryLong("node", "update", cycleNode); done <- err }()
-		m.loginAfter(`starting `+next+` from system A`, m.n)
+		m.loginUpdated(m.n, `starting `+next+` from system A`)
 		if err := <-done; err != nil {
 			m.t.Fatalf("slate node update: %v", err)
 		}
