@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -259,12 +260,11 @@ func TestAwkwardReceivers(t *testing.T) {
 	})
 	t.Run("half is there", func(t *testing.T) {
 		to := open(t, nil)
-		n := 0
-		for _, data := range v2 {
-			if n++; n%20 == 0 {
+		for n, name := range slices.Sorted(maps.Keys(v2)) {
+			if n%20 == 19 { // none of the large ones
 				continue
 			}
-			if _, err := to.PutBlob(t.Context(), bytes.NewReader(data)); err != nil {
+			if _, err := to.PutBlob(t.Context(), bytes.NewReader(v2[name])); err != nil {
 				t.Fatal(err)
 			}
 		}
