@@ -71,17 +71,17 @@ func Earned(cycles []Cycle, trial string, want Flag, strict bool) (Cycle, bool) 
 	return Cycle{}, false
 }
 
-// State is the last state that the cycle reached, in a word.
+// State is what became of the cycle, in a word.
 func (c Cycle) State() string {
 	switch {
+	case c.Failed != "" && c.Healthy.IsZero(): // however it ended
+		return "failed"
 	case !c.Ended.IsZero() && !c.Healthy.IsZero():
 		return "ended"
 	case !c.Ended.IsZero():
 		return "ended without having been healthy"
 	case !c.Healthy.IsZero():
 		return "healthy"
-	case c.Failed != "":
-		return "failed"
 	}
 	return "started"
 }
