@@ -69,8 +69,7 @@ var recordings = []recorded{
 
 // The power goes at random moments of what an installed machine does by itself. Whatever
 // is left, there is a system to go on with, and none has a flag that it did not earn; a
-// machine that is switched on with it comes up. The sample of make test is part of
-// TestInstallAtTheConsole.
+// machine that is switched on with it comes up.
 func TestUpdatePowerCuts(t *testing.T) {
 	if os.Getenv("SLATE_SOAK") == "" {
 		t.Skip("hours: make soak runs it")
