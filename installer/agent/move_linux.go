@@ -15,8 +15,8 @@ import (
 )
 
 // followServers goes to the servers that the newest configuration names, and chooses
-// among them as a start does: one file moves running machines, too, and the roots of
-// those that are diskless.
+// among them as a start does: one file moves running machines, too. The root of one that
+// is diskless follows when its server is gone.
 func (a *Agent) followServers(ctx context.Context, c Config, f *servers.Fleet, tell func(api.Event)) {
 	info := a.serverConf()
 	if info.Running.Move == config.MoveNever || len(info.Servers) == 0 {
@@ -50,12 +50,8 @@ func (a *Agent) followServers(ctx context.Context, c Config, f *servers.Fleet, t
 	if from.URL.String() == to.URL.String() {
 		text = fmt.Sprintf("the configuration names other servers: staying with %s", to.URL)
 	}
-	if a.rootServer().IsValid() {
-		root, err := a.moveRoot(ctx, c, f.Servers(), p.Measure)
-		if err != nil {
-			root = fmt.Sprintf("the root stays on %s: %v", a.rootServer(), err)
-		}
-		text += "; " + root
+	if root := a.rootServer(); root.IsValid() {
+		text += fmt.Sprintf("; the root stays on %s while that answers", root)
 	}
 	a.logf("%s", text)
 	tell(api.Event{Step: api.StepConfig, State: api.StateNote, Text: text, Uptime: machine.Uptime()})

@@ -20,7 +20,6 @@ import (
 // Two machines boot at once from an appliance that gives addresses itself, to the
 // login prompt of a real Debian.
 func TestDiskless(t *testing.T) {
-	t.Parallel()
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	want := s.fixture()
 	// One machine runs an image of its own, by its name.
@@ -171,7 +170,6 @@ func checkForgets(t *testing.T, s *site, n *lab.Node) {
 
 // Beside a DHCP server that only gives addresses, the appliance says what to boot.
 func TestProxy(t *testing.T) {
-	t.Parallel()
 	l := labtest.New(t, lab.Options{})
 	addressServer(t, l)
 	s := newSite(t, l)
@@ -219,7 +217,6 @@ func chooseOnScreen(t *testing.T, s *site, n *lab.Node) {
 
 // A machine that cannot be started is told why, and goes on to its disk.
 func TestRefusedMachineGoesOn(t *testing.T) {
-	t.Parallel()
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	s.conf("nodes/node-1e0101/system/boot.conf", "image = \"nowhere@stable\"\n")
 	s.serve()

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -137,8 +136,8 @@ func (p *peer) status() string {
 // One file sends a machine to other servers than the one it booted from: of a slow
 // one, a dead one and a good one it takes the good one. That is killed before the
 // root is mounted; the machine comes up from the slow one. Then the file names the one
-// it booted from, and the running machine goes there with its root; when that dies, to
-// the good one, which is back.
+// it booted from, and the running machine goes there, with its root when the slow one
+// dies; when that dies, too, to the good one, which is back.
 func TestServers(t *testing.T) {
 	s := newSite(t, labtest.New(t, lab.Options{}))
 	s.conf("system/cboot.conf", "timeout = 0\n") // the chooser waits for a person
@@ -187,7 +186,7 @@ url = "http://10.77.0.2:8070"
 	both := "[[server]]\nurl = \"http://10.77.0.1:8070\"\n[[server]]\nurl = \"http://10.77.0.2:8070\"\nstandby = true\n"
 	slow.conf("controller/server/server.info.conf", both)
 	s.conf("controller/server/server.info.conf", both)
-	s.waitFor("slate node show", "going on with http://10.77.0.1:8070 instead of http://10.77.0.3:8070; the root comes from 10.77.0.1:2049 now", "node", "show", name)
+	s.waitFor("slate node show", "going on with http://10.77.0.1:8070 instead of http://10.77.0.3:8070; the root stays on 10.77.0.3:2049 while that answers", "node", "show", name)
 	slow.proc.Kill()
 	if got := s.Run(n, commandLimit, read); got != sum {
 		t.Errorf("from the server that the root was moved to the machine reads %s, want %s", got, sum)
@@ -204,14 +203,5 @@ url = "http://10.77.0.2:8070"
 	}
 	if got := s.Run(n, commandLimit, "dmesg | grep -i -E 'nfs.*(error|stale)|I/O error' || true"); strings.TrimSpace(got) != "" {
 		t.Errorf("the kernel complains: %s", got)
-	}
-	// It shuts down from there, too.
-	if err := n.Console().SendLine("poweroff"); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), shutdownLimit)
-	defer cancel()
-	if err := n.Wait(ctx); err != nil {
-		t.Errorf("with a root that has moved, the machine is not off after %v: %v", shutdownLimit, err)
 	}
 }
