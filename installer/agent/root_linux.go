@@ -88,7 +88,7 @@ func (a *Agent) watchRoot(ctx context.Context, c Config, fleet *servers.Fleet, t
 		if misses++; misses < rootMisses || ctx.Err() != nil {
 			continue
 		}
-		text, err := a.moveRoot(ctx, c, fleet.Servers(), machine.Measure{Timeout: rootDial, Samples: 1})
+		text, err := a.moveRoot(ctx, c, fleet.Servers())
 		if err != nil {
 			if text = err.Error(); text == lacking {
 				continue // it was said
@@ -113,12 +113,12 @@ func reach(ctx context.Context, to netip.AddrPort) error {
 
 // moveRoot has the root come from the best of some servers that has this version, and
 // tells which.
-func (a *Agent) moveRoot(ctx context.Context, c Config, list []machine.Server, m machine.Measure) (string, error) {
+func (a *Agent) moveRoot(ctx context.Context, c Config, list []machine.Server) (string, error) {
 	keys, err := images.LoadPublicKeys(filepath.Join(a.Dir, KeysFile))
 	if err != nil {
 		return "", err
 	}
-	p := servers.Probe{Measure: m, Keys: keys, Tree: c.Tree, Name: c.Version}
+	p := servers.Probe{Measure: machine.Measure{Timeout: rootDial, Samples: 1}, Keys: keys, Tree: c.Tree, Name: c.Version}
 	for _, r := range servers.Rank(p.All(ctx, list), c.Node) {
 		to, ok := r.NFS()
 		if !r.Usable() || !ok {
