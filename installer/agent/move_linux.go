@@ -62,7 +62,7 @@ func (a *Agent) serverConf() config.ServerInfo {
 	a.config.mu.Lock()
 	defer a.config.mu.Unlock()
 	if a.config.node == nil {
-		return config.Defaults().Servers
+		return config.ServerInfo{}
 	}
 	return a.config.node.Servers
 }

@@ -94,6 +94,8 @@ func (a *Agent) watchRoot(ctx context.Context, c Config, fleet *servers.Fleet, t
 				continue // it was said
 			}
 			lacking = text
+		} else {
+			misses, lacking = 0, ""
 		}
 		text = fmt.Sprintf("the root's server %s does not answer: %s", now, text)
 		a.logf("%s", text)
@@ -111,8 +113,8 @@ func reach(ctx context.Context, to netip.AddrPort) error {
 	return c.Close()
 }
 
-// moveRoot has the root come from the best of some servers that has this version, and
-// tells which.
+// moveRoot has the root come from the best of some other servers that has this version,
+// and tells which.
 func (a *Agent) moveRoot(ctx context.Context, c Config, list []machine.Server) (string, error) {
 	keys, err := images.LoadPublicKeys(filepath.Join(a.Dir, KeysFile))
 	if err != nil {
@@ -121,7 +123,7 @@ func (a *Agent) moveRoot(ctx context.Context, c Config, list []machine.Server) (
 	p := servers.Probe{Measure: machine.Measure{Timeout: rootDial, Samples: 1}, Keys: keys, Tree: c.Tree, Name: c.Version}
 	for _, r := range servers.Rank(p.All(ctx, list), c.Node) {
 		to, ok := r.NFS()
-		if !r.Usable() || !ok {
+		if !r.Usable() || !ok || to == a.rootServer() {
 			continue
 		}
 		if err := a.sendRoot(to); err != nil {

@@ -158,7 +158,10 @@ func (r *Redirect) serve() {
 			return
 		}
 		if err != nil { // out of memory or of files: whoever asks does so again
-			time.Sleep(time.Second)
+			select {
+			case <-time.After(time.Second):
+			case <-r.ctx.Done():
+			}
 			continue
 		}
 		r.work.Go(func() {

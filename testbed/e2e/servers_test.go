@@ -179,7 +179,7 @@ url = "http://10.77.0.2:8070"
 	if !ok() {
 		t.Errorf("the last server has the events %q, want %q among them", slow.events(n), want)
 	}
-	// One file moves the running machine and its root.
+	// One file moves the running machine, and its root when that has no server any more.
 	const read = "echo 3 > /proc/sys/vm/drop_caches; cat /usr/bin/* | md5sum"
 	name := s.nodeName(n)
 	sum := s.Run(n, commandLimit, read)
