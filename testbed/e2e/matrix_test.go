@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"cmp"
+	"errors"
 	"flag"
 	"net"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"slate/testbed/console"
 	"slate/testbed/lab"
 	"slate/testbed/labtest"
 	"slate/testbed/qemu"
@@ -237,18 +239,23 @@ func keepPicture(t *testing.T, n *lab.Node) {
 
 // askAsPlainPXE makes the iPXE that QEMU's cards have in their BIOS ROMs ask like
 // any other PXE ROM, so that it is given the loader that others get, and starts it
-// the way they do. It waits 2 seconds for Ctrl-B; on a busy host that can be missed,
-// and the machine is reset.
+// the way they do. It waits 2 seconds for Ctrl-B, which a busy host can sleep through:
+// the key is pressed until it works, and the machine is reset if it never does.
 func askAsPlainPXE(t *testing.T, n *lab.Node) {
 	con := n.Console()
 	shell := func() error {
-		if _, err := con.Expect(t.Context(), bootLimit, `Ctrl-B`); err != nil {
+		if _, err := con.Expect(t.Context(), bootLimit, `iPXE initialising`); err != nil {
 			return err
 		}
-		if err := con.Send("\x02"); err != nil {
-			return err
+		var err error
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); {
+			if err := con.Send("\x02"); err != nil {
+				return err
+			}
+			if _, err = con.Expect(t.Context(), 200*time.Millisecond, `iPXE>`); !errors.Is(err, console.ErrTimeout) {
+				return err
+			}
 		}
-		_, err := con.Expect(t.Context(), 20*time.Second, `iPXE>`)
 		return err
 	}
 	err := shell()
