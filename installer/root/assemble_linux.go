@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -146,7 +147,7 @@ func MountWritable(w Writable) error {
 	}
 	for _, m := range w.Mounts {
 		if m.Type == "overlay" {
-			if err := layers(m); err != nil {
+			if err := layers(m, w.Absent); err != nil {
 				return err
 			}
 		}
@@ -180,8 +181,9 @@ func leaveCommands() error {
 }
 
 // layers makes the directories of an overlay. A new upper one has owner and mode of
-// the tree's: the overlay's top directory shows the upper one's.
-func layers(m machine.Mount) error {
+// the tree's: the overlay's top directory shows the upper one's. It hides what is
+// absent, so that nobody looks further down.
+func layers(m machine.Mount, absent []string) error {
 	dirs := map[string]string{}
 	for _, o := range strings.Split(m.Data, ",") {
 		k, v, _ := strings.Cut(o, "=")
@@ -209,6 +211,15 @@ func layers(m machine.Mount) error {
 	}
 	if err := unix.Chmod(upper, st.Mode&0o7777); err != nil {
 		return err
+	}
+	for _, name := range absent {
+		if path.Dir(name) != strings.TrimPrefix(m.Where, Sysroot) {
+			continue
+		}
+		// A whiteout (Documentation/filesystems/overlayfs.rst).
+		if err := unix.Mknod(path.Join(upper, path.Base(name)), unix.S_IFCHR, 0); err != nil {
+			return fmt.Errorf("hide %s: %w", name, err)
+		}
 	}
 	return os.Chtimes(upper, time.Unix(st.Atim.Unix()), time.Unix(st.Mtim.Unix()))
 }

@@ -172,6 +172,13 @@ func TestMountWritable(t *testing.T) {
 	if err := root.MountWritable(root.PlanWritable(in, os.DirFS(root.Bare))); err != nil {
 		t.Fatal(err)
 	}
+	// Below an overlay's back, as a server would have it.
+	if err := os.WriteFile(root.Bare+"/etc/initrd-release", nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(tree + "/etc/initrd-release"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the tree is asked for /etc/initrd-release, which it did not have: %v", err)
+	}
 	var st unix.Stat_t
 	if err := unix.Stat(tree+"/etc", &st); err != nil || st.Mode&0o7777 != 0o2750 {
 		t.Errorf("mode of /etc is %o, %v, want 2750", st.Mode&0o7777, err)

@@ -110,6 +110,9 @@ func plan(tree fs.FS, c *config.Node) (out []string) {
 	for _, c := range w.Copies {
 		out = append(out, "copy "+c.From+" "+c.To+"\n")
 	}
+	for _, name := range w.Absent {
+		out = append(out, "absent "+name+"\n")
+	}
 	f := facts()
 	f.Config, f.Mounted = c, w.Dirs()
 	f.Others = []root.Interface{{Name: "eth1", MAC: "52:54:00:00:00:01"}, {Name: "eth2", MAC: "52:54:00:00:00:02"}}

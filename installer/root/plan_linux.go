@@ -87,11 +87,17 @@ func Base(in Input) []machine.Mount {
 type Writable struct {
 	Mounts   []machine.Mount
 	Copies   []Copy   // into directories that are memory
+	Absent   []string // names that the tree does not have, and that it is never asked for
 	Problems []string // what config.d asks for and the image has no place for
 }
 
 // Copy is a part of the image that is copied into memory.
 type Copy struct{ From, To string }
+
+// initrdRelease is what systemd asks for while all processes are stopped, to end them
+// (src/shutdown/killall.c, in_initrd). A root that comes from a server by way of the
+// agent, which is stopped then as well, could not answer, and would never again.
+const initrdRelease = "/etc/initrd-release"
 
 // Dirs are the directories of the system that something is mounted on, and those of
 // the controller that hold it.
@@ -144,6 +150,9 @@ func PlanWritable(in Input, tree fs.FS) Writable {
 			continue
 		}
 		w.Mounts = append(w.Mounts, in.overlay(o)...)
+		if _, err := fs.Stat(tree, strings.TrimPrefix(initrdRelease, "/")); o.Path == path.Dir(initrdRelease) && err != nil && !in.Lower.Local() {
+			w.Absent = append(w.Absent, initrdRelease)
+		}
 	}
 	if isDir(commandDir) && !slices.ContainsFunc(w.Mounts, func(m machine.Mount) bool { return m.Where == Sysroot+commandDir }) {
 		w.Mounts = append(w.Mounts, machine.Mount{What: "slate-bin", Where: Sysroot + commandDir, Type: "overlay", Flags: unix.MS_RDONLY | unix.MS_NOATIME,

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -70,6 +71,27 @@ func TestWritableFollowsTheTree(t *testing.T) {
 	} {
 		if got := where(tt.tree); got != tt.want {
 			t.Errorf("%s: mounts at %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// A tree that comes from a server is not asked for what systemd wants to know while
+// the agent is stopped; one that has it, or lies on a disk, is.
+func TestAbsent(t *testing.T) {
+	local := input()
+	local.Lower.Slot = machine.Mount{What: "/dev/vda2", Type: "ext4"}
+	for _, tt := range []struct {
+		name string
+		in   root.Input
+		tree fstest.MapFS
+		want []string
+	}{
+		{"none", input(), fstest.MapFS{"etc": dir(), "var": dir()}, []string{"/etc/initrd-release"}},
+		{"it has one", input(), fstest.MapFS{"etc": dir(), "etc/initrd-release": file("x")}, nil},
+		{"on a disk", local, fstest.MapFS{"etc": dir()}, nil},
+	} {
+		if got := root.PlanWritable(tt.in, tt.tree).Absent; !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
