@@ -113,7 +113,6 @@ type Agent struct {
 	config  configState
 	root    rootState
 	updates updates
-	spray   time.Duration
 
 	now    func() time.Time
 	extend func(context.Context, network.Lease, network.Action) (network.Lease, error)
@@ -179,9 +178,6 @@ func (a *Agent) defaults(node string) {
 	}
 	if a.look == 0 {
 		a.look = time.Second
-	}
-	if a.spray == 0 {
-		a.spray = nightSpray
 	}
 	if a.usage == nil {
 		a.usage = usage

@@ -277,12 +277,13 @@ func (a *Agent) watchNight(ctx context.Context, c Config, fleet *servers.Fleet, 
 		}
 		pause = nightLook
 		conf := a.updateConf()
-		if conf.Mode == config.UpdateOff || !update.InNight(conf.Night, a.now().Local()) {
+		left := update.NightLeft(conf.Night, a.now().Local())
+		if conf.Mode == config.UpdateOff || left == 0 {
 			began = false
 			continue
 		}
 		if !began {
-			began, pause = true, rand.N(a.spray)+time.Second
+			began, pause = true, rand.N(min(nightSpray, left/2))+time.Second
 			continue
 		}
 		pause = nightPause

@@ -127,20 +127,20 @@ func TestAccept(t *testing.T) {
 	}
 }
 
-func TestInNight(t *testing.T) {
-	at := func(clock string) time.Time {
-		when, err := time.Parse("15:04", clock)
+func TestNightLeft(t *testing.T) {
+	for _, c := range []struct {
+		hours, now string
+		want       time.Duration
+	}{
+		{"", "03:00", 0}, {"22:00-05:00", "21:59", 0}, {"22:00-05:00", "22:00", 7 * time.Hour}, {"22:00-05:00", "00:30", 4*time.Hour + 30*time.Minute},
+		{"22:00-05:00", "04:59", time.Minute}, {"22:00-05:00", "05:00", 0}, {"01:30-02:00", "01:30", 30 * time.Minute}, {"01:30-02:00", "12:00", 0},
+	} {
+		now, err := time.Parse("15:04", c.now)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return when
-	}
-	for _, c := range []struct {
-		hours, now string
-		want       bool
-	}{{"", "03:00", false}, {"22:00-05:00", "21:59", false}, {"22:00-05:00", "22:00", true}, {"22:00-05:00", "04:59", true}, {"22:00-05:00", "05:00", false}, {"01:30-02:00", "01:30", true}, {"01:30-02:00", "12:00", false}} {
-		if got := update.InNight(c.hours, at(c.now)); got != c.want {
-			t.Errorf("InNight(%q, %s) = %v, want %v", c.hours, c.now, got, c.want)
+		if got := update.NightLeft(c.hours, now); got != c.want {
+			t.Errorf("NightLeft(%q, %s) = %v, want %v", c.hours, c.now, got, c.want)
 		}
 	}
 	for text, want := range map[string]int64{"": 0, "900": 900, "500K": 500 << 10, "2M": 2 << 20} {

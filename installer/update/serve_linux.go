@@ -114,18 +114,17 @@ func newFleet(o Order) (*servers.Fleet, error) {
 	return servers.NewFleet(list, o.Boot), nil
 }
 
-// InNight tells whether a time of day lies in hours such as 22:00-05:00. Nothing does
-// if they are empty.
-func InNight(hours string, now time.Time) bool {
+// NightLeft tells how much is left, at a time of day, of hours such as 22:00-05:00;
+// 0 outside them, or if they are empty.
+func NightLeft(hours string, now time.Time) time.Duration {
 	var h1, m1, h2, m2 int
 	if _, err := fmt.Sscanf(hours, "%d:%d-%d:%d", &h1, &m1, &h2, &m2); err != nil {
-		return false
+		return 0
 	}
+	const day = 24 * 60
 	from, to, at := h1*60+m1, h2*60+m2, now.Hour()*60+now.Minute()
-	if from < to {
-		return from <= at && at < to
-	}
-	return at >= from || at < to
+	long, gone := (to-from+day)%day, (at-from+day)%day
+	return time.Duration(max(0, long-gone)) * time.Minute
 }
 
 // Rate reads a rate of update.chk.conf, such as 500K; 0: none.
