@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -109,7 +110,7 @@ func TestCycleOfAFailedStart(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 				defer cancel()
 				var got []string
-				a := Agent{Dir: dir, Probe: func(context.Context, health.Spec) (health.Result, error) {
+				a := Agent{Dir: dir, Proc: fstest.MapFS{}, Probe: func(context.Context, health.Spec) (health.Result, error) {
 					return health.Result{Waiting: []string{"ssh is failed"}}, nil
 				}}
 				a.restart = func() error {

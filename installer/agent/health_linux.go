@@ -7,7 +7,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -64,6 +66,13 @@ func EnterSystem() error {
 	return unix.Chdir("/")
 }
 
+// systemdEnded tells whether systemd has given way to the program that ends all that is
+// left (systemd-shutdown(8)): nobody can be asked any more.
+func (a *Agent) systemdEnded() bool {
+	comm, err := fs.ReadFile(a.Proc, "1/comm")
+	return err == nil && strings.TrimSpace(string(comm)) == "systemd-shutdow" // the kernel keeps 15 bytes
+}
+
 // watchHealth tells when the start-up has become healthy, or that it has not within
 // its limit; after that, when it changes. A start-up of an installed machine that has
 // failed is ended.
@@ -84,7 +93,7 @@ func (a *Agent) watchHealth(ctx context.Context, c Config, tell func(api.Event))
 	}
 	for {
 		r, err := a.Probe(ctx, c.Health)
-		if ctx.Err() != nil || r.Stopping {
+		if ctx.Err() != nil || r.Stopping || (err != nil || !r.Healthy()) && a.systemdEnded() {
 			return
 		}
 		text := r.String()
