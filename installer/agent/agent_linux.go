@@ -253,8 +253,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		rep.Start(ctx, fleet)
 		tasks.Go(func() { servers.ShipLog(ctx, a.logFrom, fleet.PostLog) })
 		tasks.Go(func() {
-			a.takeOrders(ctx, c.Named, fleet, rep.Add, func() { tasks.Go(func() { a.updateNow(ctx, c, fleet, rep.Add) }) },
-				func() { a.followServers(ctx, c, fleet, rep.Add) })
+			var updating func() // of a diskless machine: a restart is enough
+			if c.Drive != nil {
+				updating = func() { tasks.Go(func() { a.updateNow(ctx, c, fleet, rep.Add) }) }
+			}
+			a.takeOrders(ctx, c.Named, fleet, rep.Add, updating, func() { a.followServers(ctx, c, fleet, rep.Add) })
 		})
 		var once sync.Once
 		tasks.Go(func() {

@@ -7,8 +7,11 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -50,4 +53,36 @@ func TestTakeOrders(t *testing.T) {
 			t.Errorf("told %s, %d restarts, want %s", got, restarts, want)
 		}
 	})
+}
+
+// A diskless machine that is told to update restarts: it gets its version then.
+func TestUpdateOfADisklessMachine(t *testing.T) {
+	orders := make(chan string, 1)
+	orders <- `{"do": "update"}`
+	appliance := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != api.OrdersPath("boot1") {
+			return
+		}
+		select {
+		case o := <-orders:
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, o)
+		case <-r.Context().Done():
+		}
+	}))
+	defer appliance.Close()
+	dir := t.TempDir()
+	if err := (Config{Server: appliance.URL, Boot: "boot1", Node: "pc1"}).Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	restarted := false
+	a := &Agent{Dir: dir, Proc: fstest.MapFS{}, Log: io.Discard, restart: func() error { restarted = true; cancel(); return nil }}
+	if err := a.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if !restarted {
+		t.Error("it does not restart")
+	}
 }
