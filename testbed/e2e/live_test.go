@@ -66,9 +66,14 @@ func TestConfigChangesLive(t *testing.T) {
 // waitFor runs a slate command until it prints a text.
 func (s *site) waitFor(what, text string, words ...string) {
 	s.t.Helper()
+	s.waitWithin(commandLimit, what, text, words...)
+}
+
+func (s *site) waitWithin(limit time.Duration, what, text string, words ...string) {
+	s.t.Helper()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	end := time.Now().Add(commandLimit)
+	end := time.Now().Add(limit)
 	for {
 		out := s.slate(words...)
 		if strings.Contains(out, text) {

@@ -85,7 +85,7 @@ func (c *cuts) judgeSlots(file string, rules slotRules) (text string, err error)
 	return text, err
 }
 
-// records are those of the versions that the slots hold in the end.
+// records are those of the versions that the slots hold in the end; one may be empty.
 func (c *cuts) records() (out []images.Record) {
 	c.t.Helper()
 	err := c.look(c.whole, func(d disk.Drive, _ bootFiles) error {
@@ -96,6 +96,9 @@ func (c *cuts) records() (out []images.Record) {
 			}
 			rec, err := slot.Read(dir, c.keys)
 			unmount()
+			if errors.Is(err, slot.ErrEmpty) {
+				continue
+			}
 			if err != nil {
 				return fmt.Errorf("system %s: %w", s, err)
 			}

@@ -13,6 +13,7 @@ import (
 
 	"slate/images"
 	"slate/netboot/config"
+	"slate/testbed/labtest"
 	"slate/testbed/qemu"
 )
 
@@ -85,11 +86,29 @@ func TestUpdatePowerCuts(t *testing.T) {
 			}
 			m := newInstalled(t, kind.fw, kind.fs)
 			m.bothGood(filepath.Join(os.Getenv("SLATE_SOAK"), "cycle-"+kind.name+"-"+hashFile(t, slateBinary(t))[:12]))
+			if kind.fs == config.Btrfs {
+				m.checkShared()
+			}
 			rng := rand.New(rand.NewPCG(cutSeed(t), 0))
 			for _, rec := range recordings {
 				t.Run(rec.name, func(t *testing.T) { m.part(t).cutDuring(rec, r, rng, r.all/len(recordings)) })
 			}
 		})
+	}
+}
+
+// checkShared measures how much of system B, a copy of system A, takes room of its own.
+func (m *installedMachine) checkShared() {
+	m.t.Helper()
+	labtest.Need(m.t, "btrfs")
+	var total, exclusive int64
+	out := m.on("b", `btrfs filesystem du --summarize --raw . | tail -n 1`)
+	if _, err := fmt.Sscan(out, &total, &exclusive); err != nil {
+		m.t.Fatalf("btrfs filesystem du: %v\n%s", err, out)
+	}
+	m.t.Logf("of the %d MB of system B, %.1f MB are its own", total/1e6, float64(exclusive)/1e6)
+	if exclusive > total/10 {
+		m.t.Errorf("system B, a copy of system A, shares too little with it")
 	}
 }
 
