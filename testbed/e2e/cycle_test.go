@@ -383,7 +383,7 @@ func (m *installedMachine) restore(dir string) bool {
 	}
 	m.n.PowerCut()
 	m.stop()
-	shell(m.t, "/", fmt.Sprintf("tar xf %q/site.tar -C %q", dir, m.dir))
+	shell(m.t, "/", fmt.Sprintf("tar xf %[1]q/site.tar -C %[2]q; cp --sparse=always %[1]q/disk %[3]q", dir, m.dir, m.n.DiskFile(0)))
 	m.serve()
 	return true
 }
