@@ -300,12 +300,12 @@ var faults = []fault{
 	{name: "user-data full",
 		spoil: func(m *installedMachine) {
 			onTrial(m)
-			m.on("user", `dd if=/dev/zero of=full bs=64k status=none || true; sync`)
+			m.on("user", `for size in 64k 4k; do dd if=/dev/zero of=full.$size bs=$size status=none || true; sync; done`)
 		},
 		want: []string{`system B on vda is demo/[0-9]+: trial`, startsB, `this start is not recorded, and earns no boot flag`}, healthy: true,
 		after: func(m *installedMachine) {
 			m.halt()
-			m.on("user", `rm full`)
+			m.on("user", `rm full.*`)
 			m.start()
 			m.Expect(m.n, bootLimit, `system B on vda is demo/[0-9]+: trial, 1 tries left`, startsB)
 		}},

@@ -20,6 +20,7 @@ func TestCycleOpenRC(t *testing.T) {
 		t.Skip("part of make soak: it takes minutes")
 	}
 	s := newSite(t, labtest.New(t, lab.Options{}))
+	s.slate("image", "sign", "openrc@stable") // it is from the demo's store
 	const node = "nodes/node-1e0302/"
 	s.conf("system/boot.conf", "image = \"openrc@stable\"\ntimeout = 3\n"+slowMachine)
 	s.conf(node+"system/cboot.conf", "mode = \"installed\"\ntimeout = 3\n")

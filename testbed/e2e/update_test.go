@@ -73,8 +73,7 @@ func (s *site) runsNow(n *lab.Node) string {
 }
 
 // A BIOS machine on ext4 is asked for its next version: put off to the next start, it
-// comes then unasked, proves itself, and is permanent; the admin brings it back. Asked
-// again, it is told later, then nothing, which means now here, and then now.
+// comes then unasked, proves itself, and is permanent; the admin brings it back.
 func TestUpdateAsked(t *testing.T) {
 	if os.Getenv("SLATE_SOAK") == "" {
 		t.Skip("part of make soak: it takes a quarter of an hour")
@@ -114,30 +113,6 @@ func TestUpdateAsked(t *testing.T) {
 	s.loginAfter(`starting `+v1+` from system A`, n)
 	if got := s.runsNow(n); !strings.Contains(got, v1+", system A") {
 		t.Errorf("after going back the machine runs\n%s", got)
-	}
-
-	if err := os.Remove(filepath.Join(s.dir, "config.d/nodes", name, "system/boot.conf")); err != nil { // what going back wrote
-		t.Fatal(err)
-	}
-	restart(t, n)
-	s.Expect(n, bootLimit, `is to have `+v2+`: it is on this machine already`)
-	sender(t, n)("3")
-	s.Expect(n, bootLimit, v2+`: later`)
-	s.loginAfter(`starting `+v1+` from system A`, n)
-	s.conf("controller/update.chk.conf", "timeout = 3\nsilence = \"now\"\n")
-	restart(t, n)
-	s.Expect(n, bootLimit, `is to have `+v2+`: it is on this machine already`, v2+`: now`)
-	s.loginAfter(`starting `+v2+` from system B`, n)
-	s.waitFor("slate node show", "health ", "node", "show", name)
-	s.conf("controller/update.chk.conf", "timeout = 0\n")
-	v3 := s.nextVersion("demo@stable", "", "echo three > etc/next-version")
-	restart(t, n)
-	s.Expect(n, bootLimit, `is to have `+v3+`: up to`)
-	sender(t, n)("1")
-	s.Expect(n, bootLimit, v3+`: now`)
-	s.loginAfter(`starting `+v3+` from system A`, n)
-	if got := s.runsNow(n); !strings.Contains(got, v3+", system A") || !strings.Contains(got, "three") {
-		t.Errorf("told now, the machine runs\n%s", got)
 	}
 }
 

@@ -88,6 +88,43 @@ func TestUpdateRefused(t *testing.T) {
 	login()
 }
 
+// A machine that is asked for its next version is told later, then nothing, which means
+// now here, and the version after that is told now.
+func TestUpdateAnswers(t *testing.T) {
+	if os.Getenv("SLATE_SOAK") == "" {
+		t.Skip("part of make soak: it takes a quarter of an hour")
+	}
+	m := newInstalled(t, qemu.BIOS, config.Ext4)
+	m.bothGood(filepath.Join(os.Getenv("SLATE_SOAK"), "cycle-"+hashFile(t, slateBinary(t))[:12]))
+	m.conf("controller/update.chk.conf", "timeout = 0\n")
+	v2 := m.nextVersion("demo@stable", "two", "echo two > etc/next-version")
+	m.start()
+	m.Expect(m.n, bootLimit, `is to have `+v2+`: up to [0-9.]+ MB to fetch`, `note: two`)
+	sender(t, m.n)("3")
+	m.loginAfter(v2+`: later`, m.n)
+	if got := m.runsNow(m.n); !strings.Contains(got, "demo/1, system B") {
+		t.Errorf("told later, the machine runs\n%s", got)
+	}
+	m.conf("controller/update.chk.conf", "timeout = 3\nsilence = \"now\"\n")
+	m.halt()
+	m.start()
+	m.loginAfter(v2+`: now`, m.n)
+	if got := m.runsNow(m.n); !strings.Contains(got, v2+", system A") || !strings.Contains(got, "two") {
+		t.Errorf("told nothing, the machine runs\n%s", got)
+	}
+	m.wantEvents(m.n, "health done")
+	m.conf("controller/update.chk.conf", "timeout = 0\n")
+	v3 := m.nextVersion("demo@stable", "", "echo three > etc/next-version")
+	m.halt()
+	m.start()
+	m.Expect(m.n, bootLimit, `is to have `+v3+`: up to`)
+	sender(t, m.n)("1")
+	m.loginAfter(v3+`: now`, m.n)
+	if got := m.runsNow(m.n); !strings.Contains(got, v3+", system B") || !strings.Contains(got, "three") {
+		t.Errorf("told now, the machine runs\n%s", got)
+	}
+}
+
 // At night a running machine fetches its next version, no faster than it may; in the
 // morning it only has to be started.
 func TestUpdateNight(t *testing.T) {
