@@ -183,6 +183,16 @@ func TestRunnerLeavesStuckStagesBehind(t *testing.T) {
 	})
 }
 
+// On a busy machine the timer of the stage's context may come after the runner's own.
+func TestStuckStageSaysItsLimit(t *testing.T) {
+	limit := make(chan time.Time, 1)
+	limit <- time.Now()
+	err := new(Runner).wait(t.Context(), &Boot{}, Stage{Name: "root", Limit: time.Minute}, nil, limit, nil)
+	if want := "not done within 1m0s, and it does not stop: left behind"; err == nil || err.Error() != want {
+		t.Errorf("wait() = %v, want %s", err, want)
+	}
+}
+
 // pty gives both ends of a pseudo-terminal.
 func pty(t *testing.T) (master *os.File, slave string) {
 	t.Helper()

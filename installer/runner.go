@@ -107,7 +107,7 @@ func (r *Runner) one(ctx context.Context, b *Boot, s Stage, position string) err
 	var limit <-chan time.Time
 	if s.Limit > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, s.Limit, fmt.Errorf("not done within %v", s.Limit))
+		ctx, cancel = context.WithTimeoutCause(ctx, s.Limit, s.late())
 		defer cancel()
 		t := time.NewTimer(s.Limit + or(r.grace, 5*time.Second))
 		defer t.Stop()
@@ -147,7 +147,11 @@ func (r *Runner) wait(ctx context.Context, b *Boot, s Stage, done <-chan error, 
 				stop(errInterrupted)
 			}
 		case <-limit:
-			return fmt.Errorf("%w, and it does not stop: %w", context.Cause(ctx), errStuck)
+			cause := context.Cause(ctx)
+			if cause == nil { // a busy machine: that timer comes after this one
+				cause = s.late()
+			}
+			return fmt.Errorf("%w, and it does not stop: %w", cause, errStuck)
 		case <-tick.C:
 			if s.Limit > 0 {
 				what, so := b.waitingFor()
@@ -160,6 +164,9 @@ func (r *Runner) wait(ctx context.Context, b *Boot, s Stage, done <-chan error, 
 		}
 	}
 }
+
+// late is what becomes of a stage whose time is up.
+func (s Stage) late() error { return fmt.Errorf("not done within %v", s.Limit) }
 
 var (
 	errStuck       = errors.New("left behind")

@@ -88,7 +88,7 @@ func Stages() []Stage {
 		{api.StepSystem, "a local system, or the choice what to do without", always, chooseSystem, 0, OnFail{Then: Ask}, 0},
 		{api.StepVersion, "compare the local system with what it is to be", hasVersion, checkVersion, 0, OnFail{Then: MoveOn}, 0},
 		{api.StepRoot, "mount the image, read-only, with memory on top", always, assemble, 3 * time.Minute, OnFail{Retries: 1, Then: Ask, Again: api.StepNetwork}, 0},
-		{api.StepHandover, "leave the agent behind, start the system", always, handOver, 30 * time.Second, OnFail{Then: Ask, Again: api.StepRoot}, 0},
+		{api.StepHandover, "leave the agent behind, start the system", always, handOver, 2 * time.Minute, OnFail{Then: Ask, Again: api.StepRoot}, 0},
 	}
 }
 
