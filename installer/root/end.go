@@ -32,7 +32,7 @@ ExecStop=` + program + `
 description="Records that this machine was shut down in order (slate)"
 
 depend() {
-	need localmount
+	after localmount mountall
 	before bootmisc
 	keyword -timeout
 }
