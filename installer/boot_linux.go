@@ -43,7 +43,7 @@
 //	/run/slate/rw                    what was written since the start
 //	/run/slate/user-data             what is kept over a restart, if there is a disk for it
 //	/run/slate/lease.json            the DHCP lease, kept up by the agent
-//	/run/slate/slate-init            the agent's program; bin/slate-agent is a link to it
+//	/run/slate/rw/slate-init         the agent's program; bin/slate-agent is a link to it
 //	/run/slate/agent.sock            where the agent answers slate-agent
 //	/run/slate/bundle, site.pub      the signed configuration of this start, and the site's key
 //

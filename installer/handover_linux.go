@@ -24,8 +24,9 @@ import (
 // handoverFile is what the controller leaves for PID 1.
 const handoverFile = RunDir + "/handover.json"
 
-// agentProgram is the copy of this program that outlives the initramfs.
-const agentProgram = RunDir + "/slate-init"
+// agentProgram is the copy of this program that outlives the initramfs. OpenRC's systems
+// forbid that programs run from /run; this file system in memory is ours.
+const agentProgram = root.Program
 
 // handover is what PID 1 does once the controller has ended well.
 type handover struct {

@@ -199,7 +199,7 @@ func runAgent(ctx context.Context) int {
 	// Away from the root that hangs on us: nothing of it is ever touched again,
 	// and systemd sees at shut-down that we do not keep it busy.
 	err = outside(func(proc *os.Root, dir *os.File) error {
-		program := "/" + filepath.Base(agentProgram)
+		program := "/" + relative(agentProgram)
 		a := agent.Agent{Dir: "/", Proc: proc.FS(), Log: log, Probe: agent.Probe(program, dir), Live: agent.Apply(program, dir),
 			Verify: agent.Verifier(program), Fill: agent.Filler(program, dir), Network: agent.Networker(program, dir)}
 		return a.Run(ctx)

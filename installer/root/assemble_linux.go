@@ -173,7 +173,7 @@ func leaveCommands() error {
 	if err := os.MkdirAll(Commands, 0o755); err != nil {
 		return err
 	}
-	err := os.Symlink("/run/slate/slate-init", Commands+"/slate-agent")
+	err := os.Symlink(Program, Commands+"/slate-agent")
 	if errors.Is(err, fs.ErrExist) {
 		return nil // of an earlier try
 	}

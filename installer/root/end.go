@@ -27,6 +27,11 @@ ExecStop=` + program + `
 			{Path: "/etc/systemd/system/sysinit.target.wants/" + unit, Link: "/etc/systemd/system/" + unit},
 		}
 	case OpenRC:
+		// Debian has this runlevel, and never enters it.
+		level := "boot"
+		if entries, _ := fs.ReadDir(tree, "etc/runlevels/boot"); len(entries) == 0 {
+			level = "default"
+		}
 		return []Change{
 			{Path: "/etc/init.d/slate-end", Mode: 0o755, Text: `#!/sbin/openrc-run
 description="Records that this machine was shut down in order (slate)"
@@ -45,7 +50,7 @@ stop() {
 	` + program + `
 }
 `},
-			{Path: "/etc/runlevels/boot/slate-end", Link: "/etc/init.d/slate-end"},
+			{Path: "/etc/runlevels/" + level + "/slate-end", Link: "/etc/init.d/slate-end"},
 		}
 	}
 	return nil

@@ -11,7 +11,7 @@ import (
 )
 
 func TestEndHook(t *testing.T) {
-	const program = "/run/slate/slate-init ended"
+	const program = root.Program + " ended"
 	for _, c := range []struct {
 		name string
 		tree fstest.MapFS
@@ -19,7 +19,8 @@ func TestEndHook(t *testing.T) {
 		text string
 	}{
 		{"systemd", fstest.MapFS{"usr/lib/systemd/systemd": {}}, []string{"/etc/systemd/system/slate-end.service", "/etc/systemd/system/sysinit.target.wants/slate-end.service"}, "ExecStop=" + program + "\n"},
-		{"OpenRC", fstest.MapFS{"sbin/openrc": {}}, []string{"/etc/init.d/slate-end", "/etc/runlevels/boot/slate-end"}, "stop() {\n\t" + program + "\n"},
+		{"Debian's OpenRC", fstest.MapFS{"sbin/openrc": {}, "etc/runlevels/boot": dir(), "etc/runlevels/default/ssh": {}}, []string{"/etc/init.d/slate-end", "/etc/runlevels/default/slate-end"}, "stop() {\n\t" + program + "\n"},
+		{"OpenRC", fstest.MapFS{"sbin/openrc": {}, "etc/runlevels/boot/bootmisc": {}}, []string{"/etc/init.d/slate-end", "/etc/runlevels/boot/slate-end"}, "stop() {\n\t" + program + "\n"},
 		{"another", fstest.MapFS{}, nil, ""},
 	} {
 		var got []string

@@ -27,7 +27,8 @@ const (
 	Bare     = "/run/slate/root"      // the bare tree, for whoever wants to verify it
 	Upper    = "/run/slate/rw"        // the memory that takes what is written
 	UserData = "/run/slate/user-data" // what is kept over a restart, where there is a disk for it
-	Commands = "/run/slate/bin"       // our programs for the running system
+	Commands = "/run/slate/bin"       // names of our programs for the running system
+	Program  = Upper + "/slate-init"  // what they are
 )
 
 // commandDir is in root's PATH on every distribution, and shows what lies in Commands

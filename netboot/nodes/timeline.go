@@ -158,13 +158,16 @@ func (r *Registry) newest(n *api.Node) *api.Boot {
 	return b
 }
 
-// settle notes what is asked for most: how far the boot got, and when.
+// settle notes what is asked for most: how far the boot got, and when. A machine may be
+// known to be well, or not to be, before it asks for a login.
 func settle(b *api.Boot) {
 	b.Last, b.Word = api.Event{}, time.Time{}
 	for _, e := range b.Events {
-		if b.Word = e.Time; e.State != api.StateNote {
-			b.Last = e
+		b.Word = e.Time
+		if e.State == api.StateNote || e.Step == api.StepLogin && b.Last.Step == api.StepHealth {
+			continue
 		}
+		b.Last = e
 	}
 }
 

@@ -260,3 +260,20 @@ func TestNamedByTheAdmin(t *testing.T) {
 		t.Errorf("renamed %q, want %q", renamed, want)
 	}
 }
+
+func TestLoginAfterHealth(t *testing.T) {
+	ev := func(step api.Step, state api.State) api.Event { return api.Event{Step: step, State: state} }
+	for _, c := range []struct {
+		events []api.Event
+		want   api.Step
+	}{
+		{[]api.Event{ev(api.StepHandover, api.StateDone), ev(api.StepLogin, api.StateDone)}, api.StepLogin},
+		{[]api.Event{ev(api.StepLogin, api.StateDone), ev(api.StepHealth, api.StateDone), ev(api.StepConfig, api.StateNote)}, api.StepHealth},
+		{[]api.Event{ev(api.StepHandover, api.StateDone), ev(api.StepHealth, api.StateDone), ev(api.StepLogin, api.StateDone)}, api.StepHealth},
+	} {
+		b := api.Boot{Events: c.events}
+		if settle(&b); b.Last.Step != c.want {
+			t.Errorf("after %v the boot is at %s, want %s", c.events, b.Last.Step, c.want)
+		}
+	}
+}
