@@ -363,6 +363,9 @@ func openRC(tree fs.FS, f Facts) []Change {
 			Change{Path: "/etc/conf.d/hwclock", Append: true, Text: "\n# slate: /etc/adjtime is not kept\nclock_systohc=\"NO\"\n"},
 			Change{Path: "/etc/conf.d/hostname", Text: "hostname=\"" + f.Node + "\"\n"})
 	}
+	if exists(tree, "etc/init.d/checkroot.sh") {
+		out = append(out, Change{Path: "/etc/init.d/checkroot.sh", Mode: 0o755, Text: noCheckroot})
+	}
 	for _, level := range []string{"boot", "default", "shutdown", "sysinit", "off"} {
 		for _, s := range []string{"net." + f.Interface, "mount-ro", "fsck", "swap", "seedrng", "urandom", "savecache"} {
 			if p := "etc/runlevels/" + level + "/" + s; exists(tree, p) {
@@ -372,6 +375,20 @@ func openRC(tree fs.FS, f Facts) []Change {
 	}
 	return out
 }
+
+// noCheckroot takes the place of System V's script, on which others depend. That mounts
+// the root again as the fstab says, read-only, and with btrfs all else of the drive with it.
+const noCheckroot = `#!/bin/sh
+### BEGIN INIT INFO
+# Provides:          checkroot mtab
+# Required-Start:    mountdevsubfs hostname
+# Required-Stop:
+# Default-Start:     S
+# Default-Stop:
+# Short-Description: Nothing: the root is as it must be (slate)
+### END INIT INFO
+exit 0
+`
 
 // inittab adds a login to every serial console that has none. systemd does this
 // by itself; sysvinit's table is made for one machine, and an image is for many.

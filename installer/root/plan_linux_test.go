@@ -157,7 +157,10 @@ func TestChanges(t *testing.T) {
 		"etc/mtab": file(""), "etc/runlevels/boot/swap": link("/etc/init.d/swap"), "etc/runlevels/off/savecache": link("/etc/init.d/savecache"), "etc/runlevels/boot/hostname": link("/etc/init.d/hostname"),
 		"etc/runlevels/default/net.eth0": link("/etc/init.d/net.lo"), "etc/runlevels/shutdown/mount-ro": link("/etc/init.d/mount-ro"),
 	}
-	for name, tree := range map[string]fstest.MapFS{"debian": debian, "resolved": resolved, "gentoo": gentoo} {
+	debianOpenRC := fstest.MapFS{
+		"sbin/init": file(""), "sbin/openrc": file(""), "etc/init.d/checkroot.sh": file("remounts\n"), "etc/runlevels/sysinit/checkroot.sh": link("/etc/init.d/checkroot.sh"),
+	}
+	for name, tree := range map[string]fstest.MapFS{"debian": debian, "resolved": resolved, "gentoo": gentoo, "debian-openrc": debianOpenRC} {
 		golden.Check(t, "testdata/changes-"+name+".golden", show(changes(tree, facts())))
 	}
 	alone := facts()
