@@ -31,8 +31,12 @@ import (
 	"slate/nfs"
 )
 
-// tripTime bounds each try of a service.
-const tripTime = 10 * time.Second
+// How long a try of a service may take; by HTTP longer, since the appliance packs the
+// controller when it is asked for it first, which a busy machine is slow at.
+const (
+	tripTime = 10 * time.Second
+	httpTime = time.Minute
+)
 
 // traveller uses the running appliance as a machine does.
 type traveller struct {
@@ -51,12 +55,13 @@ func (t *traveller) all(ctx context.Context) []Trip {
 	var list []Trip
 	for _, trip := range []struct {
 		service string
+		limit   time.Duration
 		try     func(context.Context) (string, error)
-	}{{"DHCP", t.dhcp}, {"TFTP", t.tftp}, {"HTTP", t.http}, {"HTTPS", t.https}, {"NFS", t.nfs}} {
+	}{{"DHCP", tripTime, t.dhcp}, {"TFTP", tripTime, t.tftp}, {"HTTP", httpTime, t.http}, {"HTTPS", tripTime, t.https}, {"NFS", tripTime, t.nfs}} {
 		if trip.service == "DHCP" && (t.Settings.DHCP.Mode == netboot.DHCPOff || !t.link) {
 			continue // nothing to ask, or nothing leaves the interface
 		}
-		tctx, cancel := context.WithTimeout(ctx, tripTime)
+		tctx, cancel := context.WithTimeout(ctx, trip.limit)
 		text, err := trip.try(tctx)
 		cancel()
 		list = append(list, Trip{trip.service, text, err})
