@@ -47,8 +47,9 @@ func TestUpdateRefused(t *testing.T) {
 		m.serve()
 	}
 	dir := t.TempDir()
-	start(`no update: demo/[0-9]+ is what runs`, startsB)
-	m.n.PowerCut()
+	start(startsB, `no update: demo/[0-9]+ is what runs`)
+	login()
+	m.endHealthy()
 	swap("cp -a . " + dir + "/early")
 
 	// Somebody else's appliance has taken the place of ours.
@@ -58,7 +59,7 @@ func TestUpdateRefused(t *testing.T) {
 	m.nextVersion("demo@stable", "", "echo evil > etc/next-version")
 	m.slate("image", "sign", "demo@stable")
 	m.serve()
-	start(`what this machine is to run is not known: `, startsB)
+	start(`the last start, [0-9]+, was of system B with demo/[0-9]+: ended`, `refused: it does not prove the site's key`, startsB)
 	login()
 	m.n.PowerCut()
 	swap("rm -r *; cp -a " + dir + "/ours/. .")
@@ -74,7 +75,7 @@ func TestUpdateRefused(t *testing.T) {
 	if err := m.n.SetLink(0, lab.Link{}); err != nil {
 		t.Fatal(err)
 	}
-	m.Expect(m.n, bootLimit, v2+` is not installed, going on with`, startsB)
+	m.Expect(m.n, bootLimit, v2+` is not installed, going on with`)
 	login()
 	m.serve()
 	m.endHealthy()
@@ -84,7 +85,7 @@ func TestUpdateRefused(t *testing.T) {
 
 	// What the appliance said earlier.
 	swap("rm -r *; cp -a " + dir + "/early/. .")
-	start(`what this machine is to run is not known: the appliance says .*, before: refused`, `starting `+v2+` from system A`)
+	start(`starting `+v2+` from system A`, `what this machine is to run is not known: the appliance says .*, before: refused`)
 	login()
 }
 
