@@ -66,6 +66,7 @@ func TestUpdateRefused(t *testing.T) {
 
 	// The appliance goes while the machine fetches.
 	v2 := m.nextVersion("demo@stable", "", "dd if=/dev/urandom of=opt/big bs=1M count=96 status=none; echo two > etc/next-version")
+	m.n.Spec.NICs[0].Link = lab.Link{Delay: time.Millisecond} // a perfect one stays so
 	start(`update: ` + v2 + ` instead of`)
 	if err := m.n.SetLink(0, lab.Link{Delay: 200 * time.Millisecond}); err != nil {
 		t.Fatal(err)
