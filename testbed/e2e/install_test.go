@@ -144,8 +144,8 @@ func checkCuts(t *testing.T, s *site, bios, uefi *lab.Node, middle string, rng *
 }
 
 // updateInUse makes another version, and has a machine that is installed fetch it and
-// start it, told by the admin; it gives the version.
-func updateInUse(t *testing.T, s *site, n *lab.Node) string {
+// start it, told by the admin.
+func updateInUse(t *testing.T, s *site, n *lab.Node) {
 	t.Helper()
 	name := nodeName(n.Spec.NICs[0].MAC)
 	s.waitFor("slate node show", "health ", "node", "show", name)
@@ -160,7 +160,6 @@ func updateInUse(t *testing.T, s *site, n *lab.Node) string {
 		t.Errorf("after the update the machine runs\n%s", got)
 	}
 	t.Logf("%s", regexp.MustCompile(`.*KB fetched.*`).FindString(s.slate("node", "show", name)))
-	return next
 }
 
 // foreignDisks makes a drive that must not be touched, and one that may be wiped.

@@ -18,15 +18,23 @@ import (
 	"slate/testbed/qemu"
 )
 
-// What must not become of a machine that updates by itself: it takes nothing from an
-// appliance with another key, nothing that an appliance said earlier, and when the
-// appliance goes in the middle of an update it starts as it is and does it the next time.
-func TestUpdateRefused(t *testing.T) {
+// keptMachine is the machine of TestCycle with both its systems good, B being the active
+// one, and its power off.
+func keptMachine(t *testing.T) *installedMachine {
+	t.Helper()
 	if os.Getenv("SLATE_SOAK") == "" {
 		t.Skip("part of make soak: it takes a quarter of an hour")
 	}
 	m := newInstalled(t, qemu.BIOS, config.Ext4)
 	m.bothGood(filepath.Join(os.Getenv("SLATE_SOAK"), "cycle-"+hashFile(t, slateBinary(t))[:12]))
+	return m
+}
+
+// What must not become of a machine that updates by itself: it takes nothing from an
+// appliance with another key, nothing that an appliance said earlier, and when the
+// appliance goes in the middle of an update it starts as it is and does it the next time.
+func TestUpdateRefused(t *testing.T) {
+	m := keptMachine(t)
 	m.conf("controller/update.chk.conf", "mode = \"auto\"\n")
 	start := func(want ...string) {
 		t.Helper()
@@ -93,11 +101,7 @@ func TestUpdateRefused(t *testing.T) {
 // A machine that is asked for its next version is told later, then nothing, which means
 // now here, and the version after that is told now.
 func TestUpdateAnswers(t *testing.T) {
-	if os.Getenv("SLATE_SOAK") == "" {
-		t.Skip("part of make soak: it takes a quarter of an hour")
-	}
-	m := newInstalled(t, qemu.BIOS, config.Ext4)
-	m.bothGood(filepath.Join(os.Getenv("SLATE_SOAK"), "cycle-"+hashFile(t, slateBinary(t))[:12]))
+	m := keptMachine(t)
 	m.conf("controller/update.chk.conf", "timeout = 0\n")
 	v2 := m.nextVersion("demo@stable", "two", "echo two > etc/next-version")
 	m.start()
@@ -130,11 +134,7 @@ func TestUpdateAnswers(t *testing.T) {
 // At night a running machine fetches its next version, no faster than it may; in the
 // morning it only has to be started.
 func TestUpdateNight(t *testing.T) {
-	if os.Getenv("SLATE_SOAK") == "" {
-		t.Skip("part of make soak: it takes a quarter of an hour")
-	}
-	m := newInstalled(t, qemu.BIOS, config.Ext4)
-	m.bothGood(filepath.Join(os.Getenv("SLATE_SOAK"), "cycle-"+hashFile(t, slateBinary(t))[:12]))
+	m := keptMachine(t)
 	const rate, size = 2 << 20, 24 << 20
 	next := m.nextVersion("demo@stable", "", fmt.Sprintf("head -c %d /dev/urandom > opt/big", size))
 	// The machine's clock is the appliance's.
@@ -162,11 +162,7 @@ func TestUpdateNight(t *testing.T) {
 // A roll-out goes no further than its canary if that does not become healthy, which goes
 // back by itself; a good one comes to all, a diskless machine too.
 func TestUpdateCanary(t *testing.T) {
-	if os.Getenv("SLATE_SOAK") == "" {
-		t.Skip("part of make soak: it takes half an hour")
-	}
-	m := newInstalled(t, qemu.BIOS, config.Ext4)
-	m.bothGood(filepath.Join(os.Getenv("SLATE_SOAK"), "cycle-"+hashFile(t, slateBinary(t))[:12]))
+	m := keptMachine(t)
 	m.conf("controller/services/default-runlevel", "healthy = [\"dbus\"]\n")
 	m.conf("controller/update.chk.conf", "mode = \"auto\"\nhealth-limit = 240\ntries = 1\n")
 	other := m.Node(lab.NodeSpec{Name: "other", Boot: []string{"net"}, NICs: []lab.NIC{{MAC: net.HardwareAddr{0x52, 0x54, 0x5a, 0x1e, 0x07, 0x03}}}})
