@@ -17,11 +17,18 @@ import (
 func TestRate(t *testing.T) {
 	now := time.Unix(0, 0)
 	r := newRate(func() time.Time { return now })
+	now = now.Add(time.Minute) // of preparing
+	r.tell(0, 100e6)
+	now = now.Add(time.Second)
 	if text, ok := r.tell(1, 100e6); ok {
-		t.Errorf("told %q at once", text)
+		t.Errorf("told %q again at once", text)
 	}
 	now = now.Add(5 * time.Second)
-	if text, ok := r.tell(25e6, 100e6); !ok || text != " 25 % of 100 MB, 5.0 MB/s, 15s left" {
+	if text, ok := r.tell(1e3, 100e6); !ok || text != "  0 % of 100 MB, 0.0 MB/s" {
+		t.Errorf("at the beginning tell = %q, %v", text, ok)
+	}
+	now = now.Add(5 * time.Second)
+	if text, ok := r.tell(25e6, 100e6); !ok || text != " 25 % of 100 MB, 2.3 MB/s, 33s left" {
 		t.Errorf("tell = %q, %v", text, ok)
 	}
 	if text, ok := r.tell(26e6, 100e6); ok {
