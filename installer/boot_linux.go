@@ -222,18 +222,26 @@ func (b *Boot) node() string {
 	if b.Settings.Node != "" {
 		return b.Settings.Node
 	}
-	mac := b.Lease.MAC
-	if mac == "" {
-		mac = b.Settings.BootMAC.String()
-	}
-	if all := network.List(b.Root); mac == "" && b.Offline != nil && len(all) > 0 {
-		mac = all[0].MAC.String()
-	}
-	mac = strings.ReplaceAll(mac, ":", "")
+	mac := strings.ReplaceAll(or2(b.Lease.MAC, b.ownMAC()), ":", "")
 	if len(mac) < 6 {
 		return "node"
 	}
 	return "node-" + mac[len(mac)-6:]
+}
+
+// ownMAC is the address by which a machine is told from others, with a network or
+// without: that of the card it was first booted from, else the lowest of its cards.
+func (b *Boot) ownMAC() string {
+	if len(b.Settings.BootMAC) > 0 {
+		return b.Settings.BootMAC.String()
+	}
+	var out string
+	for _, i := range network.List(b.Root) {
+		if mac := i.MAC.String(); out == "" || mac < out {
+			out = mac
+		}
+	}
+	return out
 }
 
 // facts are the lines below the choices.

@@ -5,6 +5,7 @@ package installer
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,10 +69,12 @@ func chooseSystem(ctx context.Context, b *Boot) error {
 	if b.System != nil && b.Settings.Medium != "" {
 		m.Title = "This machine has a system, and was started from a medium."
 	}
-	if why != "" {
-		m.Title, m.Detail = "The system of this machine cannot be started.", []string{why}
-	}
 	switch {
+	case why != "":
+		m.Title, m.Detail = "The system of this machine cannot be started.", append([]string{why}, m.Detail...)
+		if !b.hasAppliance() && !b.hasMediumRoot() {
+			b.startOver(m)
+		}
 	case b.Settings.Mode == machine.Installed || b.Settings.Install:
 		err := b.unattended(ctx)
 		if err == nil {
@@ -115,6 +118,18 @@ func chooseSystem(ctx context.Context, b *Boot) error {
 		}
 		m.Deadline = time.Time{} // a person was here
 	}
+}
+
+// startOver makes a restart what happens when nobody answers, if anything does: whatever
+// the machine is to do needs an appliance, which may be there by then.
+func (b *Boot) startOver(m *screen.Menu) {
+	m.Detail = append(m.Detail, "Without an appliance it can neither be mended nor run over the network.")
+	if m.Deadline.IsZero() {
+		return
+	}
+	m.Deadline = time.Now().Add(failWait)
+	m.Default = slices.IndexFunc(m.Items, func(i screen.Item) bool { return i.ID == reboot })
+	m.Selected = m.Default
 }
 
 // noteLines tells what has several lines.

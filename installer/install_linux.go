@@ -257,7 +257,7 @@ func (b *Boot) installBoot(ctx context.Context, rec images.Record, d disk.Drive,
 // the appliance has for it, which the first update then need not fetch, or the one that
 // runs.
 func (b *Boot) controllerArchive(ctx context.Context) ([]byte, error) {
-	if b.Fleet.Usable() && b.Offline == nil {
+	if b.hasAppliance() {
 		a, err := b.askAssigned(ctx, updateState(), b.openAssigned())
 		if err == nil {
 			var data []byte

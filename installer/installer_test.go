@@ -344,9 +344,26 @@ func TestFailMenu(t *testing.T) {
 
 func TestNodeName(t *testing.T) {
 	for want, cmdline := range map[string]string{"lab-1": "slate.node=lab-1 BOOTIF=01-52-54-00-12-34-56", "node-123456": "BOOTIF=01-52-54-00-12-34-56", "node": ""} {
-		b := &Boot{Settings: machine.ParseCmdline(cmdline)}
+		b := &Boot{Settings: machine.ParseCmdline(cmdline), Root: t.TempDir()}
 		if got := b.node(); got != want {
 			t.Errorf("%q: node %q, want %q", cmdline, got, want)
+		}
+	}
+}
+
+// A machine is the same without a network: its journal is kept by its machine-id.
+func TestOwnMAC(t *testing.T) {
+	files := map[string]string{}
+	for name, mac := range map[string]string{"eth0": "52:54:00:00:00:02", "eth1": "52:54:00:00:00:01"} {
+		files["/sys/class/net/"+name+"/type"], files["/sys/class/net/"+name+"/address"], files["/sys/class/net/"+name+"/device/x"] = "1\n", mac+"\n", ""
+	}
+	cards := sysTree(t, files)
+	for want, cmdline := range map[string]string{"52:54:00:00:00:01": "", "52:54:00:00:00:02": "BOOTIF=01-52-54-00-00-00-02"} {
+		b := &Boot{Settings: machine.ParseCmdline(cmdline), Root: cards}
+		for _, b.Lease.MAC = range []string{"", "52:54:00:00:00:01", "52:54:00:00:00:02"} {
+			if got := b.ownMAC(); got != want {
+				t.Errorf("%q, with the lease of %q: %q, want %q", cmdline, b.Lease.MAC, got, want)
+			}
 		}
 	}
 }

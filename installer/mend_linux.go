@@ -249,7 +249,7 @@ func (b *Boot) contents(ctx context.Context, s string, t *tree.Tree, to transfer
 	if whole {
 		return nil
 	}
-	if !b.Fleet.Usable() || b.Offline != nil {
+	if !b.hasAppliance() {
 		return errors.New("the other system does not have all that is missing, and there is no appliance to ask")
 	}
 	keys, err := b.siteKeys()
@@ -265,7 +265,7 @@ func (b *Boot) contents(ctx context.Context, s string, t *tree.Tree, to transfer
 
 // refill fills a slot anew with the version that the appliance has for this machine.
 func (b *Boot) refill(ctx context.Context, s string) error {
-	if !b.Fleet.Usable() || b.Offline != nil {
+	if !b.hasAppliance() {
 		return errors.New("there is no appliance to fill it anew from")
 	}
 	c, signed, err := b.version(ctx)

@@ -70,12 +70,15 @@ func (b *Boot) anySystem() bool {
 	return false
 }
 
+// hasAppliance tells whether there is one to ask.
+func (b *Boot) hasAppliance() bool { return b.Fleet.Usable() && b.Offline == nil }
+
 var errNothingToRun = errors.New("no appliance offers a system to run")
 
 func (b *Boot) act(ctx context.Context, a slot.Action) error {
 	switch a.Do {
 	case slot.Network:
-		if !b.canRun() || b.Offline != nil && !b.hasMediumRoot() {
+		if !b.canRun() || !b.hasAppliance() && !b.hasMediumRoot() {
 			return errNothingToRun
 		}
 		if active := b.Local.Env.Slot; b.Local.Slots[active].State == slot.Good && b.Local.Slots[active].Tries == 0 {

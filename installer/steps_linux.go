@@ -344,7 +344,7 @@ func (b *Boot) personalise(mounted []string) error {
 	defer tree.Close()
 	var problems []string
 	b.Changes, problems = root.Changes(tree.FS(), root.Facts{
-		Node: b.node(), MachineID: machine.MachineID(b.Identity, b.Lease.MAC), Interface: b.Lease.Interface, MAC: b.Lease.MAC,
+		Node: b.node(), MachineID: machine.MachineID(b.Identity, b.ownMAC()), Interface: b.Lease.Interface, MAC: b.Lease.MAC,
 		DNS: b.Lease.DNS, Search: b.Lease.Search, Mounted: mounted,
 		Consoles: b.consoles(), Config: b.config(), Others: b.otherInterfaces(),
 	})

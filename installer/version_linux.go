@@ -43,7 +43,7 @@ func checkVersion(ctx context.Context, b *Boot) error {
 	open := b.openAssigned()
 	var a *api.Assigned
 	err := errors.New("there is no appliance to ask")
-	if b.Fleet.Usable() && b.Offline == nil && b.Lease.Address.IsValid() {
+	if b.hasAppliance() && b.Lease.Address.IsValid() {
 		a, err = b.askAssigned(ctx, state, open)
 	}
 	if err != nil {

@@ -332,7 +332,7 @@ var faults = []fault{
 			m.on("a", `find . -mindepth 1 -maxdepth 1 -exec rm -r {} +`)
 			m.on("b", `rm .slate/flag usr/bin/od`)
 		},
-		want: []string{`make system B whole`, `/usr/bin/od: no such file`, `there is no appliance to ask`, `cannot make system B whole`, `The system of this machine cannot be started\.`}},
+		want: []string{`make system B whole`, `/usr/bin/od: no such file`, `there is no appliance to ask`, `cannot make system B whole`, `The system of this machine cannot be started\.`, `Restarting in [0-9]+ s`}},
 	{name: "a required service dies",
 		spoil: func(m *installedMachine) {
 			m.conf("controller/services/default-runlevel", "healthy = [\"systemd-user-sessions\"]\n")

@@ -97,6 +97,24 @@ func checkRoot(t *testing.T, s *site, n *lab.Node) {
 	if got := run("systemctl is-active ssh"); got != "active" {
 		t.Errorf("ssh is %q", got)
 	}
+	checkAgentSmall(t, run)
+}
+
+// checkAgentSmall looks how much memory what stays of the controller takes: some pages of
+// its program (RssShmem: that lies in memory) and what it works with (RssAnon).
+func checkAgentSmall(t *testing.T, run func(string) string) {
+	t.Helper()
+	got := run(`for p in /proc/[0-9]*; do if [ "$(readlink $p/exe)" = /run/slate/rw/slate-init ]; then cat $p/status; fi; done`)
+	sizes := regexp.MustCompile(`(?m)^(VmRSS|RssAnon):\s+(\d+) kB`).FindAllStringSubmatch(got, -1)
+	if len(sizes) != 2 {
+		t.Fatalf("the agent's processes, want one:\n%s", got)
+	}
+	for _, s := range sizes {
+		t.Logf("the agent's %s: %s KB", s[1], s[2])
+		if kb, _ := strconv.Atoi(s[2]); kb > 32<<10 {
+			t.Errorf("the agent's %s is %d KB", s[1], kb)
+		}
+	}
 }
 
 // checkImage compares all that the machine sees of its image with what was

@@ -91,8 +91,8 @@ func TestInstallAtTheConsole(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range []*lab.Node{bios, uefi} {
-		if got := strings.TrimSpace(s.Run(n, commandLimit, ". /run/slate/facts; echo $SLATE_MODE $(cat /home/kept) $(stat -c %a:%s /run/slate/user-data/persistent/.slate/random-seed)")); got != "installed kept 600:64" {
-			t.Errorf("%s after the power cut: %q, want it installed, with what was kept; there is:\n%s", n.Name(), got,
+		if got := strings.TrimSpace(s.Run(n, commandLimit, ". /run/slate/facts; echo $SLATE_MODE $(cat /home/kept) $(stat -c %a:%s /run/slate/user-data/persistent/.slate/random-seed) $(cmp /home/machine-id /etc/machine-id && echo same)")); got != "installed kept 600:64 same" {
+			t.Errorf("%s after the power cut: %q, want it installed, with what was kept, and the same machine; there is:\n%s", n.Name(), got,
 				s.Run(n, commandLimit, "stat /home/kept; od -c /home/kept; dmesg | grep -i -e vda -e btrfs"))
 		}
 	}
@@ -114,8 +114,9 @@ func TestInstallAtTheConsole(t *testing.T) {
 	}
 }
 
-// keep writes a file that a power cut must leave alone.
-const keep = "echo kept > /home/kept; sync /home/kept; cat /home/kept"
+// keep writes a file that a power cut must leave alone, and what must stay the same, with
+// a network or without.
+const keep = "cp /etc/machine-id /home; echo kept > /home/kept; sync /home/*; cat /home/kept"
 
 // cutInstall cuts the power in the middle of an installation, keeps a copy of the drive
 // as it is then, and switches the machine on again.

@@ -94,7 +94,7 @@ func checkAlone(t *testing.T, s *site, n *lab.Node, byEntry bool) {
 		t.Fatal(err)
 	}
 	s.loginAfter(`slate:   starting demo/[0-9]+ from system A`, n)
-	if got := strings.TrimSpace(s.Run(n, commandLimit, ". /run/slate/facts; echo $SLATE_MODE $(cat /home/kept)")); got != "installed kept" {
+	if got := strings.TrimSpace(s.Run(n, commandLimit, ". /run/slate/facts; echo $SLATE_MODE $(cat /home/kept) $(cmp /home/machine-id /etc/machine-id && echo same)")); got != "installed kept same" {
 		t.Errorf("after the power cut: %q, want it installed, with what was kept", got)
 	}
 	if !byEntry {
