@@ -14,7 +14,6 @@ import (
 	"slate/images"
 	"slate/netboot/config"
 	"slate/testbed/labtest"
-	"slate/testbed/qemu"
 )
 
 // recorded is something that an installed machine does between two times that its power
@@ -75,18 +74,14 @@ func TestUpdatePowerCuts(t *testing.T) {
 	if os.Getenv("SLATE_SOAK") == "" {
 		t.Skip("hours: make soak runs it")
 	}
-	for _, kind := range []struct {
-		name, fs string
-		fw       qemu.Firmware
-	}{{"bios-ext4", config.Ext4, qemu.BIOS}, {"uefi-btrfs", config.Btrfs, qemu.UEFI}} {
-		t.Run(kind.name, func(t *testing.T) {
-			r := newRounds(t, "power-cuts-update-"+kind.name, 0, 52)
+	for _, k := range kinds {
+		t.Run(k.name, func(t *testing.T) {
+			r := newRounds(t, "power-cuts-update-"+k.name, 0, 52)
 			if !r.left() {
 				return
 			}
-			m := newInstalled(t, kind.fw, kind.fs)
-			m.bothGood(filepath.Join(os.Getenv("SLATE_SOAK"), "cycle-"+kind.name+"-"+hashFile(t, slateBinary(t))[:12]))
-			if kind.fs == config.Btrfs {
+			m := k.machine(t)
+			if k.fs == config.Btrfs {
 				m.checkShared()
 			}
 			rng := rand.New(rand.NewPCG(cutSeed(t), 0))

@@ -6,28 +6,22 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	"slate/netboot/config"
 	"slate/testbed/lab"
-	"slate/testbed/qemu"
 )
 
-// keptMachine is the machine of TestCycle with both its systems good, B being the active
-// one, and its power off.
+// keptMachine is the BIOS machine with ext4 that the soak keeps.
 func keptMachine(t *testing.T) *installedMachine {
 	t.Helper()
 	if os.Getenv("SLATE_SOAK") == "" {
 		t.Skip("part of make soak: it takes a quarter of an hour")
 	}
-	m := newInstalled(t, qemu.BIOS, config.Ext4)
-	m.bothGood(filepath.Join(os.Getenv("SLATE_SOAK"), "cycle-"+hashFile(t, slateBinary(t))[:12]))
-	return m
+	return kinds[0].machine(t)
 }
 
 // What must not become of a machine that updates by itself: it takes nothing from an
