@@ -62,8 +62,9 @@ SOAK ?= $(CACHE)/soak
 soak: build
 	testbed/deps.sh test
 	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only --openrc
+	$(AS_ROOT) bin/slate --config $(CACHE)/demo/slate.toml build debian --recipe testbed/e2e/testdata/cloud.toml --name cloud --publish stable
 	$(AS_ROOT) env SLATE_TEST=all SLATE_SOAK=$(SOAK) SLATE_BIN=$(CURDIR)/bin/slate SLATE_CACHE=$(CACHE) \
-		$(GO) test -count=1 -timeout 24h -v -run 'TestConfigured|TestOpenRC|TestMedia|TestCycle|TestPowerCuts|TestInstall|TestUpdate|TestJournal' ./testbed/e2e
+		$(GO) test -count=1 -timeout 24h -v -run 'TestConfigured|TestOpenRC|TestMedia|TestCycle|TestPowerCuts|TestInstall|TestUpdate|TestJournal|TestOwnKernel' ./testbed/e2e
 	SLATE_SOAK=$(SOAK) $(GO) test -count=1 -timeout 24h -v -run TestKilledAtAnyPoint ./images/store
 
 # Boots two virtual machines from an appliance in the lab, one by BIOS and one by
