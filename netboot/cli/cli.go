@@ -84,11 +84,7 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 
 	var cmds commands
 	status := -1
-	parser, err := kong.New(&cmds,
-		kong.Name("slate"),
-		kong.Description("Boots a room of machines over the network, from one immutable image."),
-		kong.UsageOnError(),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+	parser, err := newParser(&cmds,
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { status = code; panic(exitPanic{}) }),
 		kong.BindTo(ctx, (*context.Context)(nil)),
@@ -116,6 +112,16 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	a.log = newLogger(stderr, cmds.LogFormat, cmds.LogLevel)
 	err = kctx.Run(a)
 	return a.report(ctx, err)
+}
+
+// newParser makes what reads the command line.
+func newParser(cmds *commands, more ...kong.Option) (*kong.Kong, error) {
+	return kong.New(cmds, append([]kong.Option{
+		kong.Name("slate"),
+		kong.Description("Boots a room of machines over the network, from one immutable image."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+	}, more...)...)
 }
 
 // exitPanic carries kong's wish to exit (after --help or --version) up to parse.
