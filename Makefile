@@ -41,7 +41,7 @@ unit: build
 # The tests run in a network of their own: what needs the real one comes first.
 lab: build
 	mkdir -p $(ARTIFACTS)
-	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only --openrc
+	$(AS_ROOT) bin/slate lab demo --dir $(CACHE)/demo --build-only
 	$(AS_ROOT) env SLATE_TEST=all SLATE_BIN=$(CURDIR)/bin/slate SLATE_CACHE=$(CACHE) \
 		$(GO) test -count=1 -timeout 60m -parallel 3 -artifacts -outputdir=$(ARTIFACTS) ./testbed/e2e
 

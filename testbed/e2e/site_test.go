@@ -62,12 +62,16 @@ func checkout(t *testing.T, name string) string {
 	return path
 }
 
-// demoDir has the demo's image: a Debian that lets root in with a known password.
-// make lab builds it beforehand: from the tests' own network no mirror can be reached.
+// demoDir has the demo's image: a Debian that lets root in with a known password; for
+// make soak one with OpenRC, too. The Makefile builds them beforehand: from the tests' own
+// network no mirror can be reached.
 var demoDir = sync.OnceValues(func() (string, error) {
 	bin := cmp.Or(os.Getenv("SLATE_BIN"), "../../bin/slate")
 	dir := filepath.Join(cmp.Or(os.Getenv("SLATE_CACHE"), "../../.cache"), "demo")
-	cmd := exec.Command(bin, "lab", "demo", "--dir", dir, "--build-only", "--openrc")
+	cmd := exec.Command(bin, "lab", "demo", "--dir", dir, "--build-only")
+	if os.Getenv("SLATE_SOAK") != "" {
+		cmd.Args = append(cmd.Args, "--openrc")
+	}
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("slate lab demo --build-only: %w", err)
