@@ -71,10 +71,7 @@ func chooseSystem(ctx context.Context, b *Boot) error {
 	}
 	switch {
 	case why != "":
-		m.Title, m.Detail = "The system of this machine cannot be started.", append([]string{why}, m.Detail...)
-		if !b.hasAppliance() && !b.hasMediumRoot() {
-			b.startOver(m)
-		}
+		b.cannotStart(m, why, time.Now())
 	case b.Settings.Mode == machine.Installed || b.Settings.Install:
 		err := b.unattended(ctx)
 		if err == nil {
@@ -120,14 +117,19 @@ func chooseSystem(ctx context.Context, b *Boot) error {
 	}
 }
 
-// startOver makes a restart what happens when nobody answers, if anything does: whatever
-// the machine is to do needs an appliance, which may be there by then.
-func (b *Boot) startOver(m *screen.Menu) {
+// cannotStart makes the chooser that of a machine that nothing more can be done for. If it
+// needs an appliance and none is there, it starts over after a while, if it may count down
+// at all: there may be one by then.
+func (b *Boot) cannotStart(m *screen.Menu, why string, now time.Time) {
+	m.Title, m.Detail = "The system of this machine cannot be started.", append([]string{why}, m.Detail...)
+	if b.hasAppliance() || b.hasMediumRoot() {
+		return
+	}
 	m.Detail = append(m.Detail, "Without an appliance it can neither be mended nor run over the network.")
 	if m.Deadline.IsZero() {
 		return
 	}
-	m.Deadline = time.Now().Add(failWait)
+	m.Deadline = now.Add(failWait)
 	m.Default = slices.IndexFunc(m.Items, func(i screen.Item) bool { return i.ID == reboot })
 	m.Selected = m.Default
 }

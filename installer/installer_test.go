@@ -327,6 +327,19 @@ func TestChooserFollowsThePolicy(t *testing.T) {
 	}
 }
 
+func TestCannotStart(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	b := boot()
+	b.Fleet = &servers.Fleet{}
+	m := b.chooser(now)
+	b.cannotStart(m, "system B: its boot flag is missing", now)
+	golden.Check(t, "testdata/cannot-start.golden", screenText(m, now))
+	m.Deadline = time.Time{}
+	if b.cannotStart(m, "x", now); !m.Deadline.IsZero() {
+		t.Error("a machine whose chooser waits starts over")
+	}
+}
+
 func TestFailMenu(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	for name, f := range map[string]Failure{
