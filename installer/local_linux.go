@@ -125,6 +125,14 @@ func (b *Boot) openDrive(ctx context.Context, d disk.Drive, keys []ed25519.Publi
 // the system that could be started.
 func (b *Boot) openSlots(d disk.Drive, keys []ed25519.PublicKey) error {
 	kept := b.keptConfig(keys)
+	if p := d.Part(disk.LabelData); p != nil {
+		switch mended, err := disk.MendSuperblock(p.Device); {
+		case err != nil:
+			b.Note("%s: %v", disk.LabelData, err)
+		case mended:
+			b.Note("%s: its first superblock was damaged, as by a power cut, and is that of its copy again", disk.LabelData)
+		}
+	}
 	l := &Local{Drive: d, Layout: kept.Btrfs, Slots: map[string]slot.SlotState{}, records: map[string]images.Record{}}
 	var err error
 	if l.Env, err = bootpart.ReadEnv(bootMount); err != nil {

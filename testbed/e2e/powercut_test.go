@@ -126,6 +126,9 @@ func (c *cuts) look(file string, with func(disk.Drive, bootFiles) error) (err er
 		return fmt.Errorf("a BIOS starts a first sector without code (%v)", err)
 	}
 	d := disk.Tools{}.LookAt(c.t.Context(), "", disk.Drive{Name: filepath.Base(loop), Device: loop})
+	if p := d.Part(disk.LabelData); p != nil {
+		_, _ = disk.MendSuperblock(p.Device) // what cannot be mended is judged as it is
+	}
 	boot := bootFiles{file: file}
 	if p := d.Part(disk.LabelBoot); p != nil {
 		boot.at = p.Start
