@@ -118,21 +118,35 @@ func (b *Boot) openDrive(ctx context.Context, d disk.Drive, keys []ed25519.Publi
 			b.Note("the loader's configuration: %v", err)
 		}
 	}
+	if p := d.Part(disk.LabelData); p != nil {
+		b.mendData(ctx, p.Device)
+	}
 	return b.openSlots(d, keys)
+}
+
+// mendData mends the btrfs that slots and user-data share, if it cannot be mounted for its
+// superblock: a power cut that leaves half of one would take both systems at once.
+func (b *Boot) mendData(ctx context.Context, device string) {
+	err := machine.Mount{What: device, Where: slotMount, Type: config.Btrfs, Flags: unix.MS_RDONLY | unix.MS_NOATIME}.Do()
+	if err == nil {
+		_ = unix.Unmount(slotMount, 0)
+		return
+	}
+	b.Note("%s: %v", disk.LabelData, err)
+	if !errors.Is(err, unix.EINVAL) {
+		return
+	}
+	if err := b.tools().MendSuperblock(ctx, device); err != nil {
+		b.Note("%s: its superblock cannot be mended: %v", disk.LabelData, oneLine(err))
+		return
+	}
+	b.Note("%s: its superblock was damaged, as by a power cut, and is that of its copy again", disk.LabelData)
 }
 
 // openSlots looks into the slots of a drive whose boot partition is mounted, and finds
 // the system that could be started.
 func (b *Boot) openSlots(d disk.Drive, keys []ed25519.PublicKey) error {
 	kept := b.keptConfig(keys)
-	if p := d.Part(disk.LabelData); p != nil {
-		switch mended, err := disk.MendSuperblock(p.Device); {
-		case err != nil:
-			b.Note("%s: %v", disk.LabelData, err)
-		case mended:
-			b.Note("%s: its first superblock was damaged, as by a power cut, and is that of its copy again", disk.LabelData)
-		}
-	}
 	l := &Local{Drive: d, Layout: kept.Btrfs, Slots: map[string]slot.SlotState{}, records: map[string]images.Record{}}
 	var err error
 	if l.Env, err = bootpart.ReadEnv(bootMount); err != nil {

@@ -89,6 +89,18 @@ func (t Tools) run(ctx context.Context, stdin string, args ...string) (string, e
 	return out.String(), err
 }
 
+// MendSuperblock writes the first superblock of a btrfs file system anew from a copy, if
+// it is damaged (btrfs-rescue(8), super-recover). It has 4 KB, a drive writes 512 bytes at a
+// time, and the kernel mounts by the first one only.
+func (t Tools) MendSuperblock(ctx context.Context, device string) error {
+	_, err := t.Run(ctx, "btrfs", "rescue", "super-recover", "-y", device)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 2 {
+		return nil // it was bad, and is good
+	}
+	return err
+}
+
 func (t Tools) path(name string) string {
 	if t.Dir == "" {
 		return name
