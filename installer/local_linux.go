@@ -136,11 +136,12 @@ func (b *Boot) mendData(ctx context.Context, device string) {
 	if !errors.Is(err, unix.EINVAL) {
 		return
 	}
-	if err := b.tools().MendSuperblock(ctx, device); err != nil {
+	switch mended, err := b.tools().MendSuperblock(ctx, device); {
+	case err != nil:
 		b.Note("%s: its superblock cannot be mended: %v", disk.LabelData, oneLine(err))
-		return
+	case mended:
+		b.Note("%s: its superblock was damaged, as by a power cut, and is that of its copy again", disk.LabelData)
 	}
-	b.Note("%s: its superblock was damaged, as by a power cut, and is that of its copy again", disk.LabelData)
 }
 
 // openSlots looks into the slots of a drive whose boot partition is mounted, and finds

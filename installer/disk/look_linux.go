@@ -90,15 +90,15 @@ func (t Tools) run(ctx context.Context, stdin string, args ...string) (string, e
 }
 
 // MendSuperblock writes the first superblock of a btrfs file system anew from a copy, if
-// it is damaged (btrfs-rescue(8), super-recover). It has 4 KB, a drive writes 512 bytes at a
-// time, and the kernel mounts by the first one only.
-func (t Tools) MendSuperblock(ctx context.Context, device string) error {
-	_, err := t.Run(ctx, "btrfs", "rescue", "super-recover", "-y", device)
+// it is damaged, and tells whether it was (btrfs-rescue(8), super-recover). It has 4 KB, a
+// drive writes 512 bytes at a time, and the kernel mounts by the first one only.
+func (t Tools) MendSuperblock(ctx context.Context, device string) (mended bool, err error) {
+	_, err = t.Run(ctx, "btrfs", "rescue", "super-recover", "-y", device)
 	var exit *exec.ExitError
-	if errors.As(err, &exit) && exit.ExitCode() == 2 {
-		return nil // it was bad, and is good
+	if errors.As(err, &exit) && exit.ExitCode() == 2 { // it was bad, and is good
+		return true, nil
 	}
-	return err
+	return false, err
 }
 
 func (t Tools) path(name string) string {

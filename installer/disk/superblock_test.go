@@ -43,20 +43,20 @@ func TestMendSuperblock(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	good, mend := read(first), func() error { return disk.Tools{}.MendSuperblock(t.Context(), file) }
-	if err := mend(); err != nil || !bytes.Equal(read(first), good) {
-		t.Fatalf("a good one: %v, or it was changed", err)
+	good, mend := read(first), func() (bool, error) { return disk.Tools{}.MendSuperblock(t.Context(), file) }
+	if mended, err := mend(); mended || err != nil || !bytes.Equal(read(first), good) {
+		t.Fatalf("a good one: mended %v, %v, or it was changed", mended, err)
 	}
 	for _, sectors := range []int64{1, 3, 7} {
 		spoil(first + sectors*512)
-		if err := mend(); err != nil || !bytes.Equal(read(first), good) {
-			t.Errorf("%d sectors: %v, or it is not what it was", sectors, err)
+		if mended, err := mend(); !mended || err != nil || !bytes.Equal(read(first), good) {
+			t.Errorf("%d sectors: mended %v, %v, or it is not what it was", sectors, mended, err)
 		}
 	}
 	spoil(first + 512)
 	spoil(second + 512)
 	damaged := read(first)
-	if err := mend(); err == nil || !bytes.Equal(read(first), damaged) {
-		t.Errorf("without a copy: %v, or it was changed", err)
+	if mended, err := mend(); mended || err == nil || !bytes.Equal(read(first), damaged) {
+		t.Errorf("without a copy: mended %v, %v, or it was changed", mended, err)
 	}
 }

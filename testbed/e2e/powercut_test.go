@@ -127,7 +127,7 @@ func (c *cuts) look(file string, with func(disk.Drive, bootFiles) error) (err er
 	}
 	d := disk.Tools{}.LookAt(c.t.Context(), "", disk.Drive{Name: filepath.Base(loop), Device: loop})
 	if p := d.Part(disk.LabelData); p != nil {
-		_ = disk.Tools{}.MendSuperblock(c.t.Context(), p.Device) // what cannot be mended is judged as it is
+		_, _ = disk.Tools{}.MendSuperblock(c.t.Context(), p.Device) // what cannot be mended is judged as it is
 	}
 	boot := bootFiles{file: file}
 	if p := d.Part(disk.LabelBoot); p != nil {
